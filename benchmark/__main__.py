@@ -1,0 +1,76 @@
+"""Entry points: ``python -m benchmark``, and the console script ``oneshot-fl``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def prepare_path() -> str | None:
+    """Put the project root first on the path, so that ``import datasets`` means ours.
+
+    Returns
+    -------
+    str or None
+        One line on what to do where a foreign ``datasets`` package was loaded before;
+        ``None`` where all is well.
+    """
+    root = str(ROOT)
+    if sys.path[:1] != [root]:
+        sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
+    loaded = sys.modules.get("datasets")
+    if loaded is None:
+        return None
+    places = [Path(place).resolve() for place in getattr(loaded, "__path__", [])]
+    if ROOT / "datasets" in places:
+        return None
+    where = places[0] if places else "an unknown place"
+    return (
+        f"package 'datasets' was loaded from {where}, not from {ROOT}; something imported it "
+        "first (a .pth file or sitecustomize): use a virtual environment without it"
+    )
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process if not given.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 1 a run failed, 2 a mistake to mend, 70 a defect of the suite,
+        130 interrupted.
+    """
+    problem = prepare_path()
+    if problem is not None:
+        sys.stderr.write(f"error: {problem}\n")
+        return 2
+    if threading.current_thread() is threading.main_thread():
+        # A batch system ends a job with SIGTERM: it shall go on later as after Ctrl-C.
+        signal.signal(signal.SIGTERM, _interrupt)
+    from benchmark.cli.main import main as run
+
+    return run(sys.argv[1:] if argv is None else argv)
+
+
+def console() -> None:
+    """Run one command and end the process with its exit status."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,1 @@
+"""The command line: verbs, flags, messages. Talk goes to stderr, results to stdout."""

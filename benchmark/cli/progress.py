@@ -1,0 +1,209 @@
+"""Progress on stderr: bars on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from benchmark.cli.output import human_seconds, one_line, say
+
+if TYPE_CHECKING:
+    from benchmark.experiment import PlannedRun
+    from benchmark.store import Record
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between two progress lines of one run where stderr is no terminal."""
+
+
+def scalars_text(scalars: Mapping[str, float]) -> str:
+    """Return losses as text, such as ``loss 0.532``."""
+    return " ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+
+
+def outcome(record: Record, seconds: float) -> str:
+    """Return what became of a run, one line."""
+    accuracy = record.metrics.get("accuracy")
+    parts = [str(record.status) if not record.reason else f"{record.status}: {record.reason}"]
+    if isinstance(accuracy, float):
+        parts.append(f"accuracy {accuracy:.4f}")
+    parts.append(human_seconds(seconds))
+    return one_line(", ".join(parts))
+
+
+class Listener:
+    """Counts what happens and says nothing; the base of the two that do.
+
+    Parameters
+    ----------
+    titles : mapping of str to str
+        Names of the runs, by run id.
+
+    Attributes
+    ----------
+    problems : dict of str to list of str
+        Labels of the runs that ended badly, by reason, in the order of their appearance.
+    """
+
+    def __init__(self, titles: Mapping[str, str]) -> None:
+        self.titles = titles
+        self.problems: dict[str, list[str]] = {}
+
+    def title(self, run: PlannedRun) -> str:
+        """Return a run's name."""
+        return self.titles.get(run.spec.run_id, run.label)
+
+    def started(self, index: int, total: int, run: PlannedRun) -> None:
+        """Take note that the run number ``index`` (from 0) of ``total`` begins."""
+
+    def progress(
+        self, run: PlannedRun, phase: str, step: int, total: int, scalars: dict[str, float]
+    ) -> None:
+        """Take note that ``step`` of ``total`` steps of a phase are done."""
+
+    def finished(self, run: PlannedRun, record: Record, seconds: float) -> None:
+        """Take note of what became of a run."""
+        if str(record.status) not in ("done", "skipped"):
+            reason = one_line(record.reason or record.status)
+            self.problems.setdefault(reason, []).append(self.title(run))
+
+    def note(self, text: str) -> None:
+        """Pass on a remark."""
+
+
+class PlainListener(Listener):
+    """One line when a run begins and ends, and one every ten seconds between."""
+
+    def __init__(self, titles: Mapping[str, str], console: Console) -> None:
+        super().__init__(titles)
+        self.console = console
+        self._place = ""
+        self._phase = ""
+        self._phase_began = (0.0, 0)
+        self._said = 0.0
+
+    def started(self, index: int, total: int, run: PlannedRun) -> None:
+        """Say which run of how many begins."""
+        self._place = f"[{index + 1}/{total}]"
+        self._phase, self._said = "", time.monotonic()
+        say(self.console, f"{self._place} {self.title(run)}: started")
+
+    def progress(
+        self, run: PlannedRun, phase: str, step: int, total: int, scalars: dict[str, float]
+    ) -> None:
+        """Say how far a phase is, every ten seconds."""
+        now = time.monotonic()
+        if phase != self._phase or step < self._phase_began[1]:
+            self._phase, self._phase_began = phase, (now, step)
+        if now - self._said < PLAIN_INTERVAL:
+            return
+        self._said = now
+        began, first = self._phase_began
+        rate = (step - first) / max(now - began, 1e-9)
+        left = f", {human_seconds((total - step) / rate)} left" if rate > 0 else ""
+        pace = f" ({rate:.1f} steps/s{left})" if rate > 0 else ""
+        losses = f" {scalars_text(scalars)}" if scalars else ""
+        say(self.console, f"{self._place} {self.title(run)}: {phase} {step}/{total}{pace}{losses}")
+
+    def finished(self, run: PlannedRun, record: Record, seconds: float) -> None:
+        """Say what became of a run."""
+        super().finished(run, record, seconds)
+        say(self.console, f"{self._place} {self.title(run)}: {outcome(record, seconds)}")
+
+    def note(self, text: str) -> None:
+        """Print the remark."""
+        say(self.console, f"note: {one_line(text)}")
+
+
+class _RateColumn(ProgressColumn):
+    """Steps per second of the running phase."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate, empty for the bar of the runs."""
+        if not task.fields.get("steps") or not task.speed:
+            return Text("")
+        return Text(f"{task.speed:.1f} steps/s")
+
+
+class BarListener(Listener):
+    """A bar for the runs of the grid, and one for the running phase."""
+
+    def __init__(self, titles: Mapping[str, str], console: Console) -> None:
+        super().__init__(titles)
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            _RateColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[losses]}"),
+            console=console,
+            transient=True,
+        )
+        self._runs = self.bars.add_task("runs", total=1, losses="", steps=False)
+        self._steps = self.bars.add_task("", total=1, losses="", steps=True, visible=False)
+        self._phase = ("", 0)
+
+    def started(self, index: int, total: int, run: PlannedRun) -> None:
+        """Move the bar of the runs on."""
+        self.bars.update(
+            self._runs,
+            completed=index,
+            total=total,
+            description=f"run {index + 1} of {total}: {escape(self.title(run))}",
+        )
+        self._phase = ("", 0)
+
+    def progress(
+        self, run: PlannedRun, phase: str, step: int, total: int, scalars: dict[str, float]
+    ) -> None:
+        """Move the bar of the phase on."""
+        if phase != self._phase[0] or step < self._phase[1]:
+            self.bars.reset(self._steps, total=max(total, 1), visible=True)
+        self._phase = (phase, step)
+        self.bars.update(
+            self._steps,
+            completed=step,
+            description=f"  {escape(phase)}",
+            losses=scalars_text(scalars),
+        )
+
+    def finished(self, run: PlannedRun, record: Record, seconds: float) -> None:
+        """Print what became of a run above the bars."""
+        super().finished(run, record, seconds)
+        say(self.bars.console, f"{self.title(run)}: {outcome(record, seconds)}")
+        self.bars.advance(self._runs)
+        self.bars.update(self._steps, visible=False)
+
+    def note(self, text: str) -> None:
+        """Print the remark above the bars."""
+        say(self.bars.console, f"note: {one_line(text)}")
+
+
+@contextmanager
+def listening(titles: Mapping[str, str], console: Console, *, quiet: bool) -> Iterator[Listener]:
+    """Return the listener that fits: silent, bars on a terminal, or plain lines.
+
+    Parameters
+    ----------
+    titles : mapping of str to str
+        Names of the runs, by run id.
+    console : Console
+        Where to talk (stderr).
+    quiet : bool
+        Whether only errors shall be printed.
+    """
+    if quiet:
+        yield Listener(titles)
+    elif console.is_terminal:
+        listener = BarListener(titles, console)
+        with listener.bars:
+            yield listener
+    else:
+        yield PlainListener(titles, console)

@@ -1,0 +1,235 @@
+"""``run``: a grid of methods and scenarios, resumed where it stopped, and its tables."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from benchmark.cli import output
+from benchmark.cli.checks import check_experiment, check_folder, check_force, fetch_data
+from benchmark.cli.flags import add_grid_flags, experiment_of
+from benchmark.cli.naming import run_titles
+from benchmark.cli.parsing import Parser, duration, new_parser
+from benchmark.cli.progress import Listener, listening
+
+if TYPE_CHECKING:
+    from benchmark.experiment import ExperimentSpec, PlannedRun
+    from benchmark.grid import GridResult, Options
+    from benchmark.registry import BrokenPlugin
+    from benchmark.specs import ComputeSpec
+
+SHOWN_PROBLEMS = 10
+"""Reasons of failed runs printed at the end; the report has all."""
+
+_DESCRIPTION = """\
+Runs every method on every scenario of the grid, then prints its tables. What is done is not
+done again: the same command goes on where it stopped. A flag counts before the file of
+--config, the file before the profile, the profile before the defaults shown here."""
+
+
+def parser() -> Parser:
+    """Return the parser of ``run``."""
+    made = new_parser("run", _DESCRIPTION)
+    add_grid_flags(made)
+    add_place_flags(made)
+    group = made.add_argument_group("execution")
+    group.add_argument(
+        "--timeout", type=duration, metavar="TIME", help="time limit of one run: 90s, 10m, 1h30m"
+    )
+    group.add_argument(
+        "--force",
+        action="append",
+        default=[],
+        metavar="METHOD",
+        help="run a method's finished runs again; `all` for all methods; repeatable",
+    )
+    group.add_argument(
+        "--no-cache", action="store_true", help="neither read nor write trained models"
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="print what would run, and what it would cost"
+    )
+    group.add_argument("--quiet", action="store_true", help="no progress, only errors")
+    return made
+
+
+def add_place_flags(made: Parser) -> None:
+    """Add ``--results`` and ``--data-root``."""
+    group = made.add_argument_group("places")
+    group.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="where records are kept (default: results)",
+    )
+    group.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="where data is looked for first (else: $ONESHOT_FL_DATA, system, user's folder)",
+    )
+
+
+def execute(values: argparse.Namespace, talk: Console) -> int:
+    """Run the grid; return the exit status."""
+    experiment = experiment_of(values)
+    check_folder(values.results, "--results")
+    if values.data_root is not None:
+        check_folder(values.data_root, "--data-root")
+    check_experiment(experiment)
+    from benchmark.experiment import plan
+    from benchmark.registry import discover
+
+    runs, broken = plan(experiment, discover(), compute_of(experiment))
+    options = _options(values, runs)
+    if values.dry_run:
+        return _dry_run(experiment, runs, broken, options)
+    from benchmark.grid import preview
+
+    fetch_data(
+        (run for run, state in preview(runs, options) if state == "to run"), values.data_root
+    )
+    return _run(experiment, runs, broken, options, talk, quiet=values.quiet)
+
+
+def compute_of(experiment: ExperimentSpec) -> ComputeSpec:
+    """Return device, precision and threads with nothing left to ``auto``.
+
+    Raises
+    ------
+    UserError
+        If CUDA is asked for and absent.
+    """
+    from benchmark.specs import ComputeSpec
+    from benchmark.training.precision import resolve_device, resolve_precision
+
+    device = resolve_device(experiment.device)
+    return ComputeSpec.parse(
+        {
+            "device": device.type,
+            "precision": resolve_precision(experiment.precision, device),
+            "threads": experiment.threads,
+        },
+        "command line",
+    )
+
+
+def _options(values: argparse.Namespace, runs: Sequence[PlannedRun]) -> Options:
+    from benchmark.grid import Options
+
+    return Options(
+        results=values.results,
+        data_root=values.data_root,
+        cache=not values.no_cache,
+        timeout=values.timeout,
+        force=check_force(values.force, runs),
+    )
+
+
+def _run(
+    experiment: ExperimentSpec,
+    runs: Sequence[PlannedRun],
+    broken: Sequence[BrokenPlugin],
+    options: Options,
+    talk: Console,
+    *,
+    quiet: bool,
+) -> int:
+    from benchmark import grid
+    from benchmark.cli.main import INTERRUPTED
+
+    began = time.monotonic()
+    try:
+        with listening(run_titles(runs), talk, quiet=quiet) as listener:
+            result = grid.execute(experiment, runs, broken, options, listener)
+    except KeyboardInterrupt:
+        output.error_line(
+            "interrupted; finished runs are kept: give the same command again to go on"
+        )
+        return INTERRUPTED
+    show_report(options.results / result.experiment)
+    if not quiet:
+        output.say(talk, summary(result, time.monotonic() - began))
+    return _conclude(result, listener)
+
+
+def show_report(folder: Path) -> None:
+    """Write an experiment's tables and print them on stdout."""
+    from reports.api import write_report
+    from reports.terminal import print_report
+
+    print_report(write_report(folder), output.stdout())
+
+
+def summary(result: GridResult, seconds: float) -> str:
+    """Return what a command did, one line."""
+    skipped = f", {result.skipped} skipped" if result.skipped else ""
+    if not result.done and not result.failed:
+        return f"nothing to do: all {result.already} runs are done{skipped}"
+    parts = [f"{result.done} runs done"]
+    if result.already:
+        parts.append(f"{result.already} were done before")
+    if result.failed:
+        parts.append(f"{result.failed} failed")
+    return f"{', '.join(parts)}{skipped}, in {output.human_seconds(seconds)}"
+
+
+def _conclude(result: GridResult, listener: Listener) -> int:
+    from benchmark.cli.main import OK, RUN_FAILED, USER_ERROR
+
+    for reason, names in list(listener.problems.items())[:SHOWN_PROBLEMS]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        output.error_line(f"{names[0]}{more}: {reason}")
+    hidden = len(listener.problems) - SHOWN_PROBLEMS
+    if hidden > 0:
+        output.error_line(f"{hidden} more reasons; the report lists all")
+    if result.user_error:
+        return USER_ERROR
+    return RUN_FAILED if result.failed else OK
+
+
+def _dry_run(
+    experiment: ExperimentSpec,
+    runs: Sequence[PlannedRun],
+    broken: Sequence[BrokenPlugin],
+    options: Options,
+) -> int:
+    from benchmark.cli.main import OK
+    from benchmark.grid import estimate, preview
+
+    console = output.stdout()
+    names = run_titles(runs)
+    states = preview(runs, options)
+    rows = [
+        (index + 1, names[run.spec.run_id], run.spec.run_id, _state_text(run, state))
+        for index, (run, state) in enumerate(states)
+    ]
+    console.print(output.table(f"experiment {experiment.experiment}", _COLUMNS, rows))
+    for plugin in broken:
+        output.say(console, f"not installed: {plugin.name}: {output.one_line(plugin.reason)}")
+    counts = Counter(str(state) for _, state in states)
+    output.say(console, ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+    if counts["to run"]:
+        fetch_data((run for run, state in states if state == "to run"), options.data_root)
+        cost = estimate(runs, options)
+        output.say(
+            console,
+            f"estimated cost: {cost.optimizer_steps:,} optimiser steps, about "
+            f"{output.human_seconds(cost.seconds)} on this machine, uploads of "
+            f"{output.human_bytes(cost.upload_bytes)}",
+        )
+    return OK
+
+
+_COLUMNS = ("#", "run", "id", "state")
+
+
+def _state_text(run: PlannedRun, state: str) -> str:
+    return f"{state}: {run.skip}" if run.skip and state == "skipped" else str(state)

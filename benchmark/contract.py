@@ -1,0 +1,431 @@
+"""The plugin contract: what a method is, and all that it may see.
+
+A method is one class with a name, a validated configuration and three functions:
+
+- :meth:`Method.broadcast` (optional): what a client is sent in a round;
+- :meth:`Method.client_update`: what a client makes of it and uploads, "on the device";
+- :meth:`Method.server_update`: what the server makes of the uploads.
+
+Importing this module costs no torch, so that a plugin's metadata is cheap to read.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from benchmark.images import Normalization
+    from benchmark.models.base import Classifier
+    from benchmark.models.submodel import IndexSets
+    from benchmark.specs import BudgetSpec, ModelSpec, RecipeSpec, ScenarioSpec
+
+
+class Information(StrEnum):
+    """What a method uses beyond the images on the device; tables group by it."""
+
+    WEIGHTS = "weights"
+    SAMPLE_COUNTS = "sample counts"
+    LABEL_COUNTS = "label counts"
+    PROTOTYPES = "prototypes"
+    GENERATORS = "generators"
+    PUBLIC_DATA = "public data"
+    VALIDATION = "validation data"
+    ALL_DATA = "all data"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a method was published."""
+
+    title: str
+    year: int
+    link: str
+
+
+class MethodConfig(BaseModel):
+    """Base of a method's configuration: frozen, validated, documented field by field.
+
+    Declare fields with :func:`parameter`. Unknown keys are refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def parameter(
+    default: Any, meaning: str, *, unit: str = "", source: str = "ours", **limits: Any
+) -> Any:
+    """Declare one hyper-parameter.
+
+    Parameters
+    ----------
+    default : object
+        Its default, from the paper where the paper says one.
+    meaning : str
+        What it does, one sentence.
+    unit : str
+        Its unit, empty for pure numbers and switches.
+    source : str
+        Where the default comes from: ``"paper"``, ``"code"`` (the published one) or ``"ours"``.
+    **limits
+        pydantic's constraints, such as ``ge=0``.
+    """
+    extra: dict[str, JsonValue] = {"unit": unit, "source": source}
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What crosses the wire: named tensors in named parts, and small JSON values.
+
+    Parameters
+    ----------
+    parts : mapping of str to (mapping of str to Tensor)
+        Tensors by part, such as ``{"model": state, "counts": {"label": counts}}``; bytes
+        are booked by part. Part names contain no slash.
+    values : mapping of str to JSON value
+        Small metadata.
+    """
+
+    parts: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Upload(Message):
+    """What a client sends the server."""
+
+
+class Broadcast(Message):
+    """What the server sends a client."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What everybody knows about the problem: shapes and ranges, never a sample."""
+
+    num_classes: int
+    channels: int
+    image_size: int
+    normalization: Normalization
+    model: ModelSpec
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """What the server knows of a client without asking.
+
+    Parameters
+    ----------
+    index : int
+        0 … K-1; uploads are keyed by it.
+    width : Fraction
+        Share of each layer's channels that its model keeps.
+    window : int
+        Round ``t`` of the rolling window that its first weights were taken from.
+    """
+
+    index: int
+    width: Fraction
+    window: int = 0
+
+
+class Client(Protocol):
+    """What :meth:`Method.client_update` sees: one client's data, model and chance."""
+
+    @property
+    def info(self) -> ClientInfo:
+        """Index and width."""
+
+    @property
+    def task(self) -> Task:
+        """Shapes and ranges of the problem."""
+
+    @property
+    def images(self) -> Tensor:
+        """The client's training images, uint8 [n, C, H, W], on the device."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The client's labels, int64 [n], on the device."""
+
+    @property
+    def num_samples(self) -> int:
+        """Number of local samples n."""
+
+    @property
+    def label_counts(self) -> Tensor:
+        """Samples of each class, int64 [num_classes], on the CPU."""
+
+    @property
+    def round(self) -> int:
+        """The current round, 0-based."""
+
+    @property
+    def recipe(self) -> RecipeSpec:
+        """The scenario's local training recipe."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+
+    def local_steps(self) -> int:
+        """Return the number of SGD steps of one full local training."""
+
+    def local_model(self) -> Classifier:
+        """Return this client's model, trained once per scenario and shared by all methods."""
+
+    def initial_model(self) -> Classifier:
+        """Return an untrained model with the weights that local training starts from."""
+
+    def train(
+        self,
+        model: Classifier,
+        *,
+        steps: int | None = None,
+        lr: float | None = None,
+        label_masked: bool = False,
+    ) -> None:
+        """Train ``model`` in place on this client's data by the scenario's recipe.
+
+        Parameters
+        ----------
+        model : Classifier
+            Any classifier of this problem.
+        steps : int, optional
+            SGD steps; the full recipe if not given.
+        lr : float, optional
+            Learning rate; the recipe's if not given.
+        label_masked : bool
+            Whether logits of classes that this client does not hold are set to zero in
+            the loss (HeteroFL's masked cross-entropy).
+        """
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return this client's random stream for a purpose and the current round."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which forward passes run at the run's precision."""
+
+    def report(self, step: int, total: int, **scalars: float) -> None:
+        """Report progress and losses; passive."""
+
+
+Report = Callable[..., None]
+
+
+class Server(Protocol):
+    """What :meth:`Method.server_update` sees beside the uploads. No data is reachable from it."""
+
+    @property
+    def task(self) -> Task:
+        """Shapes and ranges of the problem."""
+
+    @property
+    def clients(self) -> Sequence[ClientInfo]:
+        """All clients, by index."""
+
+    @property
+    def round(self) -> int:
+        """The current round, 0-based."""
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds of this method."""
+
+    @property
+    def global_model(self) -> nn.Module:
+        """The previous round's global model (round 0: the scenario's starting state)."""
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The method's own memory between rounds."""
+
+    @property
+    def budget(self) -> BudgetSpec:
+        """Generator steps and images that the profile grants every method alike."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+
+    def initial_model(self, width: Fraction | None = None) -> Classifier:
+        """Return a model with the weights that the scenario starts from (full width if not given).
+
+        For narrower widths it is the slice that the scenario's window names.
+        """
+
+    def new_model(self, purpose: str = "student", width: Fraction | None = None) -> Classifier:
+        """Return a model with fresh random weights of this method's own stream."""
+
+    def client_model(self, client: int, state: Mapping[str, Tensor]) -> Classifier:
+        """Return client ``client``'s architecture with an uploaded state, frozen, in eval mode."""
+
+    def index_sets(self, client: int, window: int | None = None) -> IndexSets:
+        """Return which channels of the global model a client's model holds.
+
+        ``window`` is the rolling round; by default the one of the client's first weights.
+        """
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return this method's random stream for a purpose and the current round."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which forward passes run at the run's precision."""
+
+    def report(
+        self, step: int, total: int, model: nn.Module | None = None, **scalars: float
+    ) -> None:
+        """Report progress, losses and the current global model.
+
+        The harness evaluates the model at the steps the profile asks for: a passive
+        record, which nothing in a method can read.
+        """
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """What a method hands over.
+
+    Parameters
+    ----------
+    model : nn.Module
+        From images in classifier range [B, C, H, W] to logits [B, num_classes].
+    teacher : nn.Module, optional
+        The teacher that it was distilled from; evaluated beside it.
+    details : mapping of str to JSON value
+        Anything worth keeping in the record, the same on every repetition.
+    """
+
+    model: nn.Module
+    teacher: nn.Module | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+
+
+class Method(ABC, Generic[ConfigT]):
+    """A federated-learning method: subclass it in one file under ``methods/``.
+
+    Parameters
+    ----------
+    config : MethodConfig
+        The validated configuration.
+    """
+
+    name: ClassVar[str]
+    """How the command line calls it."""
+    summary: ClassVar[str]
+    """One line."""
+    source: ClassVar[Source | None] = None
+    """The paper, if any."""
+    kind: ClassVar[Literal["method", "reference"]] = "method"
+    """References are marked in every table, and may see what no method may."""
+    uses: ClassVar[frozenset[Information]] = frozenset({Information.WEIGHTS})
+    """What it uses beyond the images on the device."""
+    uploads: ClassVar[str] = ""
+    """What a client sends, in words."""
+    implemented: ClassVar[str] = ""
+    """What of the paper is implemented."""
+    deviations: ClassVar[tuple[str, ...]] = ()
+    """Where it differs from the paper or the published code, one sentence each."""
+    scenarios: ClassVar[str] = "any"
+    """Which scenarios it supports, in words."""
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    """Its configuration class."""
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config: ConfigT = config
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of broadcast and upload; 1 is one-shot."""
+        return 1
+
+    def unsupported(self, scenario: ScenarioSpec) -> str | None:
+        """Return why a scenario can't be run, or ``None`` if it can."""
+        return None
+
+    def workload(self, scenario: ScenarioSpec, samples: int, budget: BudgetSpec) -> int:
+        """Return the images trained on beyond the clients' shared local models.
+
+        An estimate for ``--dry-run`` only. By default none in one round, and as many as one
+        full local training of all clients otherwise.
+
+        Parameters
+        ----------
+        scenario : ScenarioSpec
+            The scenario.
+        samples : int
+            Training samples of all clients together.
+        budget : BudgetSpec
+            What the profile grants.
+        """
+        return 0 if self.rounds == 1 else samples * scenario.recipe.epochs
+
+    def broadcast(self, client: ClientInfo, server: Server) -> Broadcast:
+        """Return what a client is sent in this round; nothing by default.
+
+        The common first initialisation is a seed, and costs nothing.
+        """
+        return Broadcast()
+
+    @abstractmethod
+    def client_update(self, client: Client, broadcast: Broadcast) -> Upload:
+        """Return what a client uploads in this round."""
+
+    @abstractmethod
+    def server_update(self, uploads: Mapping[int, Upload], server: Server) -> GlobalModel:
+        """Return the global model made of the uploads, keyed by client index."""
+
+
+class Oracle(Protocol):
+    """What a reference row may see beside what methods see. Never the test set."""
+
+    @property
+    def images(self) -> Tensor:
+        """All clients' training images, uint8 [n, C, H, W]."""
+
+    @property
+    def labels(self) -> Tensor:
+        """All clients' labels, int64 [n]."""
+
+    @property
+    def validation_images(self) -> Tensor:
+        """The held-out part of the training set, uint8 [n, C, H, W]; empty without holdout."""
+
+    @property
+    def validation_labels(self) -> Tensor:
+        """Labels of the held-out part, int64 [n]."""
+
+    def train_centrally(self, model: Classifier) -> None:
+        """Train ``model`` in place on all clients' data by the scenario's recipe."""
+
+    def accuracy(self, model: nn.Module, images: Tensor, labels: Tensor) -> float:
+        """Return the share of ``images`` (uint8) that ``model`` classifies as ``labels``."""
+
+
+class Reference(Method[ConfigT]):
+    """A reference row that sees more than a method may; marked in every table."""
+
+    kind: ClassVar[Literal["method", "reference"]] = "reference"
+
+    @abstractmethod
+    def reference_update(
+        self, uploads: Mapping[int, Upload], server: Server, oracle: Oracle
+    ) -> GlobalModel:
+        """Return the reference's model."""
+
+    def server_update(self, uploads: Mapping[int, Upload], server: Server) -> GlobalModel:
+        """Refuse: a reference is called with its oracle instead."""
+        raise TypeError(f"{self.name} is a reference: call reference_update")

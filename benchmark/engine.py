@@ -1,0 +1,231 @@
+"""The engine: what a child process does to make one run's record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmark.contract import Method
+from benchmark.environment import git_state, hardware, peak_memory_bytes, versions
+from benchmark.evaluation import SELECTION, Evaluation, evaluate
+from benchmark.events import Events, Sink
+from benchmark.federation.data import Samples, load_scenario_data
+from benchmark.federation.federation import Federation, FederationOracle
+from benchmark.protocol import ProtocolResult, run_protocol
+from benchmark.registry import MethodInfo, PluginError, load
+from benchmark.specs import RunSpec
+from benchmark.store import Attempt, Cache, Record, Status
+from benchmark.training.precision import configure_threads
+
+
+class Evaluator:
+    """Holds the test set; nothing that a method is given refers to it."""
+
+    def __init__(self, federation: Federation, device: torch.device) -> None:
+        self._samples: Samples = federation.data.test(device)
+        self._task = federation.task
+        self._device = device
+        self.seconds = 0.0
+
+    def __call__(self, model: nn.Module) -> Evaluation:
+        """Evaluate a model on the test set, in fp32."""
+        began = time.perf_counter()
+        result = evaluate(
+            model,
+            self._samples.images,
+            self._samples.labels,
+            normalization=self._task.normalization,
+            num_classes=self._task.num_classes,
+            device=self._device,
+        )
+        self.seconds += time.perf_counter() - began
+        return result
+
+
+def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
+    """Make one run and publish its record.
+
+    Parameters
+    ----------
+    payload : mapping
+        ``spec`` (a run spec), ``info`` (the plugin's metadata), ``label``, ``attempt`` (the
+        working folder), ``cache`` (folder), ``use_cache`` (bool), ``data_root`` (folder or null).
+    sink : Sink, optional
+        Where progress goes.
+    """
+    began = time.perf_counter()
+    spec = RunSpec.parse(payload["spec"], "run spec")
+    info = MethodInfo.model_validate(payload["info"])
+    configure_threads(spec.compute.threads)
+    torch.use_deterministic_algorithms(True, warn_only=spec.compute.device == "cuda")
+    events = Events(sink)
+    cache_root = Path(payload["cache"])
+    cache = Cache(cache_root, disabled=not payload["use_cache"])
+    events.progress("loading data", 0, 1)
+    loading = time.perf_counter()
+    data = load_scenario_data(
+        spec.scenario,
+        Path(payload["data_root"]) if payload.get("data_root") else None,
+        cache_root / "data" if payload["use_cache"] else None,
+    )
+    data_seconds = time.perf_counter() - loading
+    method = configured_method(info, spec)
+    preparing = time.perf_counter()
+    federation = Federation(spec.scenario, spec.compute, data, cache, events)
+    warmup_wall = time.perf_counter() - preparing
+    result = run_protocol(
+        method, federation, spec.budget, lambda: FederationOracle(federation, events)
+    )
+    evaluator = Evaluator(federation, torch.device(spec.compute.device))
+    events.progress("evaluation", 0, 1)
+    metrics = _metrics(spec, federation, result, evaluator)
+    history = _history(result, evaluator)
+    attempt = Attempt(Path(payload["attempt"]))
+    if history:
+        attempt.write_history(history)
+    total = time.perf_counter() - began
+    known = data_seconds + warmup_wall + evaluator.seconds
+    timing = _timing(federation, result, total, known) | {
+        "data_seconds": data_seconds,
+        "evaluation_seconds": evaluator.seconds,
+    }
+    attempt.publish(
+        Record(
+            run_id=spec.run_id,
+            cell_id=spec.cell_id,
+            status=Status.DONE,
+            label=payload["label"],
+            spec=spec.canonical(),
+            method=info.for_record(),
+            metrics=metrics,
+            communication=_communication(federation, result),
+            timing=timing,
+            environment=environment(spec, result),
+            warnings=_warnings(federation),
+        )
+    )
+
+
+def configured_method(info: MethodInfo, spec: RunSpec) -> Method[Any]:
+    """Return the plugin with the run's configuration.
+
+    Raises
+    ------
+    PluginError
+        If the plugin's source is not the one that the run was planned with.
+    """
+    if info.plugin != spec.code.plugin:
+        raise PluginError(f"method '{info.name}' changed since the run was planned")
+    cls = load(info)
+    return cls(cls.Config.model_validate(spec.method.config))
+
+
+def environment(spec: RunSpec, result: ProtocolResult | None) -> dict[str, Any]:
+    """Return where and with what a number was made."""
+    values: dict[str, Any] = {
+        "versions": versions(),
+        "git": git_state(),
+        "hardware": hardware(),
+        "device": spec.compute.device,
+        "precision": spec.compute.precision,
+        "threads": spec.compute.threads,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    if spec.compute.device == "cuda":
+        values["gpu"] = torch.cuda.get_device_name()
+        values["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+    if result is not None:
+        values["client_cache_ids"] = {str(key): ids for key, ids in result.cache_ids.items()}
+    return values
+
+
+def _metrics(
+    spec: RunSpec, federation: Federation, result: ProtocolResult, evaluator: Evaluator
+) -> dict[str, Any]:
+    data = federation.data
+    output = result.output
+    teacher = None if output.teacher is None else _numbers(evaluator(output.teacher))
+    return {
+        "selection": SELECTION.name,
+        **_numbers(evaluator(output.model)),
+        "teacher": teacher,
+        "details": dict(output.details),
+        "split": {
+            **data.partition.summary(),
+            "id": data.partition.digest[:16],
+            "sizes": list(data.partition.sizes),
+            "widths": [str(info.width) for info in federation.infos],
+            "windows": [info.window for info in federation.infos],
+            "held_out": len(data.held_out),
+            "pool": len(data.pool),
+        },
+        "dataset_fingerprint": data.dataset.fingerprint,
+        "class_names": list(data.dataset.class_names),
+        "scenario_id": spec.scenario.digest(),
+    }
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "per_class_accuracy": list(evaluation.per_class),
+        "confusion": [list(row) for row in evaluation.confusion],
+        "test_samples": evaluation.n,
+    }
+
+
+def _history(result: ProtocolResult, evaluator: Evaluator) -> list[dict[str, Any]]:
+    rows = []
+    for snapshot in result.server.snapshots:
+        row: dict[str, Any] = {"round": snapshot.round, "step": snapshot.step, **snapshot.scalars}
+        if snapshot.model is not None:
+            numbers = evaluator(snapshot.model)
+            row |= {"accuracy": numbers.accuracy, "loss": numbers.loss}
+        rows.append(row)
+    return rows
+
+
+def _communication(federation: Federation, result: ProtocolResult) -> dict[str, Any]:
+    clients = len(federation.infos)
+    warmup = federation.warmup_traffic.summary(clients)
+    own = result.traffic.summary(clients)
+    rounds = federation.scenario.warmup.rounds
+    return {
+        **own,
+        "rounds": result.server.rounds,
+        "warmup": {"rounds": rounds, "up": warmup["up"], "down": warmup["down"]},
+        "total_up": own["up"] + warmup["up"],
+        "total_down": own["down"] + warmup["down"],
+    }
+
+
+def _timing(
+    federation: Federation, result: ProtocolResult, total: float, known: float
+) -> dict[str, Any]:
+    clients = result.client_seconds
+    worked = sum(clients.values()) - result.cached_client_seconds
+    return {
+        "client_seconds": {
+            "sum": sum(clients.values()),
+            "max": max(clients.values()),
+            "per_client": {str(index): seconds for index, seconds in clients.items()},
+        },
+        "cached_client_seconds": result.cached_client_seconds,
+        "warmup_seconds": federation.warmup_seconds,
+        "server_seconds": result.server_seconds,
+        "total_seconds": total,
+        "engine_seconds": max(total - known - worked - result.server_seconds, 0.0),
+    }
+
+
+def _warnings(federation: Federation) -> list[str]:
+    moved = sum(federation.data.partition.topped_up)
+    if not moved:
+        return []
+    return [f"the split left clients too small: {moved} samples were moved from the largest ones"]

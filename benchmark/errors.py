@@ -1,0 +1,51 @@
+"""Errors that are the user's to mend: one clear line, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user asked for can't be done as asked.
+
+    The message is one line that names the thing, what is wrong with it, and what
+    would be right. The command line prints it and exits with status 2.
+    """
+
+
+class DivergedError(Exception):
+    """Training met a NaN or infinite loss.
+
+    Parameters
+    ----------
+    where : str
+        What was being trained, for instance ``"client 3"``.
+    step : int
+        The optimiser step (0-based) at which it was seen.
+    reason : str
+        What was seen, for instance ``"loss is nan"``.
+    """
+
+    def __init__(self, where: str, step: int, reason: str) -> None:
+        super().__init__(f"{where} diverged at step {step}: {reason}")
+        self.where = where
+        self.step = step
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[DivergedError], tuple[str, int, str]]:
+        return (DivergedError, (self.where, self.step, self.reason))
+
+
+def suggestion(name: str, valid: Iterable[str]) -> str:
+    """Return what to say after an unknown ``name``: the closest valid one, and all of them."""
+    options = sorted(valid)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    listed = ", ".join(options) if options else "none"
+    return f"{hint} (known: {listed})"
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
+    """Return the error for an unknown ``name`` of some ``kind``."""
+    return UserError(f"unknown {kind} '{name}'{suggestion(name, valid)}")

@@ -1,0 +1,122 @@
+"""What every executor takes and gives: jobs, events, outcomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from benchmark.store.status import Status
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to compute, as plain values that any process or machine can be sent.
+
+    Parameters
+    ----------
+    run_id : str
+        The run.
+    payload : dict of JSON values
+        What the target function is called with.
+    timeout : float or None
+        Seconds of wall time after which it is ended, start-up included.
+    threads : int
+        CPU threads it computes with; they change bits, so no executor changes them.
+
+    Raises
+    ------
+    ValueError
+        If the timeout or the number of threads is not positive.
+    TypeError
+        If the payload is not made of JSON values.
+    """
+
+    run_id: str
+    payload: dict[str, Any]
+    timeout: float | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"run {self.run_id}: a timeout is positive, not {self.timeout}")
+        if self.threads < 1:
+            raise ValueError(f"run {self.run_id}: at least 1 thread, not {self.threads}")
+        self.payload_json()
+
+    def payload_json(self) -> str:
+        """Return the payload as JSON text."""
+        try:
+            return json.dumps(self.payload)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"run {self.run_id}: the payload is not JSON: {error}") from None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a running job reports.
+
+    Parameters
+    ----------
+    run_id : str
+        The run.
+    kind : str
+        What it is, such as ``"phase"`` or ``"progress"``.
+    data : dict of JSON values
+        The rest.
+    """
+
+    run_id: str
+    kind: str
+    data: dict[str, Any]
+
+
+OnEvent = Callable[[Event], None]
+"""What is told of events, in the caller's process and thread."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Parameters
+    ----------
+    run_id : str
+        The run.
+    status : Status
+        ``done``, ``failed``, ``diverged``, ``timed out`` or ``interrupted``.
+    reason : str
+        Why it is not done, one line; empty if it is.
+    seconds : float
+        Wall time, start-up included.
+    peak_memory : int or None
+        Largest resident memory of the process, in bytes, where it is known.
+    detail : str
+        The full traceback of a failure that is a programming error; else empty.
+    step : int or None
+        The optimiser step at which a diverged run met NaN or infinity.
+    result : JSON value
+        What the target function returned.
+    """
+
+    run_id: str
+    status: Status
+    reason: str
+    seconds: float
+    peak_memory: int | None = None
+    detail: str = ""
+    step: int | None = None
+    result: Any = field(default=None)
+
+
+class Executor(Protocol):
+    """Computes jobs: one at a time, in a pool, or on a cluster."""
+
+    def run(self, jobs: Iterable[Job], on_event: OnEvent | None = None) -> Iterator[Outcome]:
+        """Compute jobs and yield each outcome as it comes, in any order.
+
+        A job that fails, dies or takes too long costs its own outcome, never the others.
+        On Ctrl-C the running jobs are ended and yielded as ``interrupted``, and then
+        ``KeyboardInterrupt`` is raised.
+        """

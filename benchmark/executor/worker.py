@@ -1,0 +1,227 @@
+"""The worker's side: one process, one job, everything it says sent through one pipe."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import DivergedError, UserError
+from benchmark.executor.processes import die_with_parent, own_peak_memory
+from benchmark.store.status import Status
+
+END = "end"
+"""Kind of a worker's last message: how the job ended."""
+
+LOG = "log"
+"""Kind of a message that is a log record, to be logged in the caller's process."""
+
+PROGRESS = "progress"
+"""Kind of message that is thinned out: only the latest matters."""
+
+MAX_TEXT = 4000
+"""Characters of a log message that are sent."""
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+"""Environment variables by which libraries are told their number of threads."""
+
+
+class EventSender:
+    """Sends what a job reports to the process that waits for it.
+
+    Events of kind ``"progress"`` are thinned out to one per ``interval`` (a held-back one
+    is sent before the next event of another kind); all others are sent at once. Once
+    nobody listens any more, sending does nothing.
+
+    Parameters
+    ----------
+    connection : Connection
+        The writing end of the pipe.
+    interval : float
+        Seconds between two progress events.
+    """
+
+    def __init__(self, connection: Connection[Any, Any], interval: float = 0.1) -> None:
+        self._connection = connection
+        self._interval = interval
+        self._last = -float("inf")
+        self._held: dict[str, Any] | None = None
+        self._lock = threading.RLock()
+        self._broken = False
+
+    def send(self, kind: str, **data: Any) -> None:
+        """Send an event.
+
+        Parameters
+        ----------
+        kind : str
+            What it is.
+        **data
+            JSON values (others are sent as text); small ones.
+        """
+        event = {"kind": kind, "data": data}
+        with self._lock:
+            if kind == PROGRESS and time.monotonic() - self._last < self._interval:
+                self._held = event
+                return
+            if kind == PROGRESS:
+                self._last, self._held = time.monotonic(), None
+            else:
+                self.flush()
+            self._write(event)
+
+    def flush(self) -> None:
+        """Send a held-back progress event."""
+        with self._lock:
+            held, self._held = self._held, None
+            if held is not None:
+                self._write(held)
+
+    def _write(self, event: dict[str, Any]) -> None:
+        if self._broken:
+            return
+        try:
+            self._connection.send_bytes(json.dumps(event, default=str).encode())
+        except (OSError, ValueError):
+            self._broken = True
+
+
+class _LogSender(logging.Handler):
+    """Passes log records on, so that one process alone writes to the terminal."""
+
+    def __init__(self, events: EventSender) -> None:
+        super().__init__()
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[0] is not None:
+            text += "\n" + "".join(traceback.format_exception(*record.exc_info))
+        self._events.send(LOG, logger=record.name, level=record.levelno, text=text[:MAX_TEXT])
+
+
+def main(
+    target: str,
+    payload: str,
+    connection: Connection[Any, Any],
+    *,
+    threads: int,
+    log_level: int,
+    interval: float,
+) -> None:
+    """Compute one job in this process and send how it ended; called by an executor."""
+    _watch_parent()
+    _set_up(threads)
+    events = EventSender(connection, interval)
+    root = logging.getLogger()
+    root.handlers = [_LogSender(events)]
+    root.setLevel(log_level)
+    logging.captureWarnings(True)
+    ending = _compute(target, payload, events)
+    events.send(END, **ending, peak_memory=own_peak_memory())
+    connection.close()
+
+
+def _compute(target: str, payload: str, events: EventSender) -> dict[str, Any]:
+    """Call the target and return how that ended."""
+    try:
+        result = load_target(target)(json.loads(payload), events)
+        result = json.loads(json.dumps(result))
+    except UserError as error:
+        return {"status": Status.FAILED, "reason": _one_line(error, named=False)}
+    except DivergedError as error:
+        reason = _one_line(error, named=False)
+        return {"status": Status.DIVERGED, "reason": reason, "step": error.step}
+    except KeyboardInterrupt:
+        return {"status": Status.INTERRUPTED, "reason": "interrupted"}
+    except SystemExit as error:
+        reason = f"the run called sys.exit({error.code!r})"
+        return {"status": Status.FAILED, "reason": reason, "detail": traceback.format_exc()}
+    # Whatever a plugin raises is the outcome of its run, not the end of the grid.
+    except BaseException as error:  # noqa: BLE001
+        reason = _one_line(error, named=True)
+        return {"status": Status.FAILED, "reason": reason, "detail": traceback.format_exc()}
+    return {"status": Status.DONE, "reason": "", "result": result}
+
+
+def _one_line(error: BaseException, *, named: bool) -> str:
+    text = "".join(traceback.format_exception_only(error)) if named else str(error)
+    return " ".join(text.split())[:MAX_TEXT]
+
+
+def load_target(target: str) -> Callable[[dict[str, Any], EventSender], Any]:
+    """Return the function that ``"module:function"`` names.
+
+    Raises
+    ------
+    UserError
+        If it is not written so, or there is none.
+    """
+    module, _, name = target.partition(":")
+    if not module or not name:
+        raise UserError(f"target '{target}': expected 'module:function'")
+    function = getattr(importlib.import_module(module), name, None)
+    if not callable(function):
+        raise UserError(f"target '{target}': module {module} has no function '{name}'")
+    return function  # type: ignore[no-any-return]
+
+
+def project_root() -> str:
+    """Return the folder that holds the suite's packages."""
+    return str(Path(__file__).resolve().parents[2])
+
+
+def _set_up(threads: int) -> None:
+    """Give this process its own group, path, threads and standard streams."""
+    with suppress(OSError):
+        # Out of the terminal's group: Ctrl-C is the caller's to handle, and killing the
+        # group ends whatever the job has started.
+        os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if project_root() in sys.path:
+        sys.path.remove(project_root())
+    sys.path.insert(0, project_root())
+    # Standard output is for the command's results; what a plugin prints is talk.
+    with suppress(OSError):
+        os.dup2(2, 1)
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(threads)
+    if "torch" in sys.modules:
+        # Imported by the fork server, before this job's number was known.
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def _watch_parent() -> None:
+    """End this process, and all it started, as soon as the caller's process is gone."""
+    die_with_parent()
+    parent = parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        with suppress(OSError):
+            if os.getpgrp() == os.getpid():
+                os.killpg(os.getpid(), signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()

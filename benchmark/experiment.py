@@ -1,0 +1,302 @@
+"""Experiments: a grid of runs, written as flags or as YAML, and expanded to run specs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from benchmark.contract import Method
+from benchmark.errors import UserError, unknown
+from benchmark.profiles import DEFAULT_PROFILE, profile
+from benchmark.registry import BrokenPlugin, MethodInfo, Registry, load
+from benchmark.specs import (
+    BudgetSpec,
+    CodeSpec,
+    ComputeSpec,
+    MethodSpec,
+    ModelSpec,
+    PartitionSpec,
+    RecipeSpec,
+    RunSpec,
+    ScenarioSpec,
+    Spec,
+    WarmupSpec,
+)
+from benchmark.specs.base import explain
+from benchmark.specs.scenario import PartitionScheme, Width
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str | int | float) else value
+
+
+def _as_plan(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    return (value,) if isinstance(value, int | float | Fraction) else value
+
+
+Seed = Annotated[int, Field(ge=0)]
+Plan = Annotated[tuple[Width, ...], BeforeValidator(_as_plan)]
+Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+
+
+class ExperimentSpec(Spec):
+    """A named grid of runs; every field is a key of the YAML file and a flag.
+
+    Fields that hold several values span the grid. See ``run --help`` for their
+    meaning; :func:`resolve` gives the order in which files, profiles and flags count.
+    """
+
+    experiment: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    profile: str = DEFAULT_PROFILE
+    methods: Strings = ("all",)
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    set: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    datasets: Strings = ("digits",)
+    partition: PartitionScheme = "dirichlet"
+    alpha: Annotated[
+        tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+    ] = (0.1,)
+    classes_per_client: int | None = Field(None, ge=1)
+    min_samples: int = Field(10, ge=1)
+    clients: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+    ] = (10,)
+    widths: Annotated[tuple[Plan, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (
+        (Fraction(1),),
+    )
+    models: Strings = ("cnn",)
+    norm: Literal["batch", "group", "none"] | None = None
+    image_size: Literal[32, 64] = 32
+    train_samples: int | None = Field(None, ge=1)
+    holdout: float = Field(0.0, ge=0, le=0.5)
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(64, ge=1)
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    augment: bool = True
+    rounds_warmup: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+    ] = (0,)
+    warmup_steps: int = Field(10, ge=1)
+    warmup_lr: float = Field(0.01, gt=0)
+    warmup_local: Literal["recipe", "steps"] = "recipe"
+    seeds: Seeds = (0,)
+    split_seeds: Seeds | None = None
+    generator_steps: int = Field(1000, ge=1)
+    generated_images: int = Field(10_000, ge=1)
+    distilled_images: int = Field(100_000, ge=1)
+    budget: float = Field(1.0, gt=0, description="factor on the three budgets")
+    history_points: int = Field(10, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int = Field(1, ge=1)
+
+    @field_validator(
+        "methods",
+        "datasets",
+        "alpha",
+        "clients",
+        "widths",
+        "models",
+        "rounds_warmup",
+        "seeds",
+        "split_seeds",
+    )
+    @classmethod
+    def _no_duplicates(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        for index, value in enumerate(values or ()):
+            if value in (values or ())[:index]:
+                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                raise ValueError(f"{shown} is named twice")
+        return values
+
+    @model_validator(mode="after")
+    def _check_variants(self) -> Self:
+        for label, values in self.variants.items():
+            if not isinstance(values.get("method"), str):
+                raise ValueError(f"variant '{label}' needs `method: NAME`")
+        return self
+
+    def scenarios(self) -> list[ScenarioSpec]:
+        """Return the scenarios of the grid, seeds innermost."""
+        return [
+            ScenarioSpec(
+                dataset=dataset,
+                image_size=self.image_size,
+                train_samples=self.train_samples,
+                holdout=self.holdout,
+                partition=PartitionSpec(
+                    scheme=self.partition,
+                    clients=clients,
+                    alpha=alpha,
+                    classes_per_client=self.classes_per_client,
+                    min_samples=self.min_samples,
+                ),
+                model=ModelSpec(family=model, norm=self.norm),
+                widths=plan,
+                recipe=self._recipe(),
+                warmup=WarmupSpec(
+                    rounds=rounds,
+                    steps=self.warmup_steps,
+                    lr=self.warmup_lr,
+                    local=self.warmup_local,
+                ),
+                split_seed=split_seed,
+                seed=seed,
+            )
+            for dataset, clients, alpha, plan, model, rounds, (
+                split_seed,
+                seed,
+            ) in itertools.product(
+                self.datasets,
+                self.clients,
+                self.alpha if self.partition.startswith("dirichlet") else (None,),
+                self.widths,
+                self.models,
+                self.rounds_warmup,
+                self._seed_pairs(),
+            )
+        ]
+
+    def _recipe(self) -> RecipeSpec:
+        return RecipeSpec(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            augment=self.augment,
+        )
+
+    def _seed_pairs(self) -> list[tuple[int, int]]:
+        if self.split_seeds is None:
+            return [(seed, seed) for seed in self.seeds]
+        return list(itertools.product(self.split_seeds, self.seeds))
+
+    def budget_spec(self) -> BudgetSpec:
+        """Return the budget of every run, with the factor applied."""
+        return BudgetSpec(
+            generator_steps=max(1, round(self.generator_steps * self.budget)),
+            generated_images=max(1, round(self.generated_images * self.budget)),
+            distilled_images=max(1, round(self.distilled_images * self.budget)),
+            history_points=self.history_points,
+        )
+
+
+def resolve(flags: Mapping[str, Any], file: Mapping[str, Any], where: str) -> ExperimentSpec:
+    """Return the experiment that flags and a file ask for.
+
+    Precedence: flag, then file, then profile, then default. ``set`` is merged
+    parameter by parameter.
+
+    Raises
+    ------
+    UserError
+        If a key is unknown or a value is wrong.
+    """
+    ExperimentSpec.parse(file, where)  # names the file for what is wrong in it
+    name = flags.get("profile", file.get("profile", DEFAULT_PROFILE))
+    settings: dict[str, Any] = {**profile(str(name)).settings, **file, **flags}
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in (file.get("set"), flags.get("set")):
+        for method, values in (layer or {}).items():
+            merged[method] = {**merged.get(method, {}), **values}
+    return ExperimentSpec.parse({**settings, "set": merged}, "command line" if flags else where)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One cell of the grid.
+
+    Parameters
+    ----------
+    label : str
+        How tables call the method in this configuration.
+    spec : RunSpec
+        What is run.
+    info : MethodInfo
+        The plugin.
+    skip : str or None
+        Why the method can't run this scenario, or ``None``.
+    """
+
+    label: str
+    spec: RunSpec
+    info: MethodInfo
+    skip: str | None
+
+
+def plan(
+    experiment: ExperimentSpec, registry: Registry, compute: ComputeSpec
+) -> tuple[list[PlannedRun], list[BrokenPlugin]]:
+    """Expand an experiment to its runs, scenario by scenario.
+
+    Returns
+    -------
+    runs : list of PlannedRun
+        All cells, those to skip included.
+    broken : list of BrokenPlugin
+        Plugins that ``all`` would have run but can't be used.
+
+    Raises
+    ------
+    UserError
+        If a method or parameter is unknown or a value is wrong.
+    """
+    entries = list(_entries(experiment, registry))
+    broken = list(registry.broken.values()) if "all" in experiment.methods else []
+    methods = [(label, info, _configure(label, info, values)) for label, info, values in entries]
+    budget = experiment.budget_spec()
+    runs = []
+    for scenario in experiment.scenarios():
+        for label, info, method in methods:
+            spec = RunSpec(
+                scenario=scenario,
+                method=MethodSpec(name=info.name, config=method.config.model_dump(mode="json")),
+                budget=budget,
+                compute=compute,
+                code=CodeSpec(plugin=info.plugin, parts=info.parts),
+            )
+            runs.append(PlannedRun(label, spec, info, method.unsupported(scenario)))
+    return runs, broken
+
+
+def _entries(
+    experiment: ExperimentSpec, registry: Registry
+) -> Iterable[tuple[str, MethodInfo, dict[str, Any]]]:
+    for name in experiment.set:
+        registry.info(name)  # an unknown method is refused even where it would not be run
+    names: Iterable[str] = experiment.methods
+    if "all" in experiment.methods:
+        if len(experiment.methods) > 1:
+            raise UserError("methods: 'all' stands alone, don't name others beside it")
+        names = [name for name in registry.methods if name not in registry.broken]
+        names = sorted(names, key=lambda name: (registry.methods[name].kind == "method", name))
+    for name in names:
+        yield name, registry.info(name), dict(experiment.set.get(name, {}))
+    for label, values in experiment.variants.items():
+        name = str(values["method"])
+        own = {key: value for key, value in values.items() if key != "method"}
+        yield label, registry.info(name), {**experiment.set.get(name, {}), **own}
+
+
+def _configure(label: str, info: MethodInfo, values: dict[str, Any]) -> Method[Any]:
+    cls = load(info)
+    for key in values:
+        if key not in cls.Config.model_fields:
+            raise unknown(f"parameter of method '{info.name}'", key, cls.Config.model_fields)
+    try:
+        config = cls.Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"method '{label}': {explain(error, cls.Config)}") from None
+    return cls(config)

@@ -1,0 +1,1 @@
+"""The federation: data dealt out, clients, the server, and what crosses between them."""

@@ -1,0 +1,236 @@
+"""One client: its data, its model, its chance, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.contract import ClientInfo, Task
+from benchmark.events import Events
+from benchmark.federation.data import Samples
+from benchmark.federation.slicing import empty_model
+from benchmark.models.base import Classifier
+from benchmark.seeds import Streams
+from benchmark.specs import RECIPE_VERSION, ComputeSpec, RecipeSpec, ScenarioSpec
+from benchmark.store import Cache
+from benchmark.training.precision import autocast
+from benchmark.training.trainer import train
+from datasets import Augmentation
+
+TRAINING = "train"
+"""Purpose of client-training streams, the same for every method on purpose."""
+
+
+@dataclass
+class Cost:
+    """What a client's work took.
+
+    Parameters
+    ----------
+    cached_seconds : float
+        Training seconds measured when a cached model was made.
+    cache_ids : list of str
+        Cache entries that were used or made.
+    """
+
+    cached_seconds: float = 0.0
+    cache_ids: list[str] = field(default_factory=list)
+
+
+class LocalClient:
+    """A client of the federation; implements :class:`benchmark.contract.Client`.
+
+    Parameters
+    ----------
+    info : ClientInfo
+        Index, width and window.
+    task : Task
+        Shapes and ranges.
+    samples : Samples
+        Its data, on the device.
+    start : mapping of str to Tensor
+        The state that its training starts from, in its own width.
+    scenario : ScenarioSpec
+        Recipe, warm-up and seed.
+    compute : ComputeSpec
+        Device, precision, threads.
+    augmentation : Augmentation
+        The dataset's.
+    data_digest : dict
+        What determines its data, for the cache key.
+    cache : Cache
+        Where trained models are kept.
+    events : Events
+        Where progress goes.
+    """
+
+    def __init__(
+        self,
+        *,
+        info: ClientInfo,
+        task: Task,
+        samples: Samples,
+        start: Mapping[str, Tensor],
+        scenario: ScenarioSpec,
+        compute: ComputeSpec,
+        augmentation: Augmentation,
+        data_digest: Mapping[str, Any],
+        cache: Cache,
+        events: Events,
+    ) -> None:
+        self.info = info
+        self.task = task
+        self.images = samples.images
+        self.labels = samples.labels
+        self.round = 0
+        self.cost = Cost()
+        self._start = start
+        self._scenario = scenario
+        self._compute = compute
+        self._augmentation = augmentation
+        self._data_digest = dict(data_digest)
+        self._cache = cache
+        self._events = events
+        self._streams = Streams(scenario.seed)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of local samples."""
+        return len(self.labels)
+
+    @property
+    def label_counts(self) -> Tensor:
+        """Samples of each class, int64 [num_classes], on the CPU."""
+        return torch.bincount(self.labels.cpu(), minlength=self.task.num_classes)
+
+    @property
+    def recipe(self) -> RecipeSpec:
+        """The scenario's local training recipe."""
+        return self._scenario.recipe
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        return torch.device(self._compute.device)
+
+    def local_steps(self) -> int:
+        """Return the SGD steps of one full local training."""
+        warmup = self._scenario.warmup
+        if warmup.rounds and warmup.local == "steps":
+            return warmup.steps
+        return self.recipe.epochs * math.ceil(self.num_samples / self.recipe.batch_size)
+
+    def initial_model(self) -> Classifier:
+        """Return an untrained model with the weights that local training starts from."""
+        model = empty_model(self.task, self.info, self.device)
+        model.load_state_dict(dict(self._start))
+        return model
+
+    def local_model(self) -> Classifier:
+        """Return this client's model: trained once per scenario, then taken from the cache."""
+        trained_now = False
+
+        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            nonlocal trained_now
+            trained_now = True
+            model = self.initial_model()
+            began = time.perf_counter()
+            steps = self._fit(model, TRAINING, self.local_steps(), None, False)
+            return model.state_dict(), {"seconds": time.perf_counter() - began, "steps": steps}
+
+        entry = self._cache.get_or_make("client", self._description(), make)
+        if not trained_now:
+            self.cost.cached_seconds += float(entry.info["seconds"])
+        self.cost.cache_ids.append(entry.key)
+        # Fresh or cached, the model is loaded from the same bytes in the same layout.
+        model = self.initial_model()
+        model.load_state_dict(entry.load())
+        return model.eval()
+
+    def train(
+        self,
+        model: Classifier,
+        *,
+        steps: int | None = None,
+        lr: float | None = None,
+        label_masked: bool = False,
+    ) -> None:
+        """Train ``model`` in place on this client's data; see the contract."""
+        self._fit(model, TRAINING, steps or self.local_steps(), lr, label_masked)
+
+    def warm_up(self, model: Classifier) -> None:
+        """Train ``model`` in place for one warm-up round."""
+        warmup = self._scenario.warmup
+        self._fit(model, "warm-up", warmup.steps, warmup.lr, False)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Return this client's random stream for a purpose and the current round."""
+        return self._streams.torch(
+            purpose, client=self.info.index, round=self.round, device=self.device
+        )
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which forward passes run at the run's precision."""
+        return autocast(self._compute)
+
+    def report(self, step: int, total: int, **scalars: float) -> None:
+        """Report progress and losses."""
+        self._events.progress(f"client {self.info.index}", step, total, **scalars)
+
+    def _fit(
+        self, model: Classifier, purpose: str, steps: int, lr: float | None, label_masked: bool
+    ) -> int:
+        where = f"client {self.info.index}"
+        summary = train(
+            model,
+            self.images,
+            self.labels,
+            recipe=self.recipe,
+            normalization=self.task.normalization,
+            augmentation=self._augmentation if self.recipe.augment else Augmentation(),
+            generator=self.generator(purpose),
+            compute=self._compute,
+            steps=steps,
+            lr=lr,
+            class_mask=(self.label_counts > 0).to(self.device) if label_masked else None,
+            on_step=self._events.on_step(f"training {where}"),
+            where=where,
+        )
+        return summary.steps
+
+    def _description(self) -> dict[str, Any]:
+        """Return everything that determines the local model."""
+        return {
+            "data": self._data_digest,
+            "augmentation": repr(self._augmentation) if self.recipe.augment else "none",
+            "normalization": repr(self.task.normalization),
+            "model": self.task.model.canonical(),
+            "width": str(self.info.width),
+            "window": self.info.window,
+            "start": state_digest(self._start),
+            "recipe": self.recipe.canonical(),
+            "steps": self.local_steps(),
+            "seed": self._scenario.seed,
+            "client": self.info.index,
+            "compute": self._compute.canonical(),
+            "torch": torch.__version__,
+            "version": RECIPE_VERSION,
+        }
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """Return the digest of a state dict: names, types, shapes and bits."""
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

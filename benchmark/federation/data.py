@@ -1,0 +1,168 @@
+"""A scenario's data: loaded, cut to size, held out and dealt to clients, all from named streams."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+import datasets
+from benchmark.contract import Task
+from benchmark.errors import UserError
+from benchmark.images import Normalization
+from benchmark.seeds import Streams
+from benchmark.specs import ScenarioSpec
+from datasets.partition import Partition, partition
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images and labels on a device.
+
+    Parameters
+    ----------
+    images : Tensor
+        uint8 [n, C, H, W].
+    labels : Tensor
+        int64 [n].
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class ScenarioData:
+    """Everything a scenario's data determines.
+
+    Parameters
+    ----------
+    task : Task
+        Shapes and ranges.
+    partition : Partition
+        Who holds what; positions refer to ``pool``.
+    pool : ndarray of int64
+        Positions in the training set that the clients share among them.
+    held_out : ndarray of int64
+        Positions in the training set taken away before the split.
+    dataset : ImageDataset
+        The arrays.
+    """
+
+    task: Task
+    partition: Partition
+    pool: Indices
+    held_out: Indices
+    dataset: datasets.ImageDataset
+
+    def client(self, index: int, device: torch.device) -> Samples:
+        """Return one client's samples."""
+        return self._take(self.pool[self.partition.client_indices[index]], device)
+
+    def everybody(self, device: torch.device) -> Samples:
+        """Return the samples of all clients together."""
+        return self._take(self.pool, device)
+
+    def validation(self, device: torch.device) -> Samples:
+        """Return the held-out samples; none if nothing is held out."""
+        return self._take(self.held_out, device)
+
+    def test(self, device: torch.device) -> Samples:
+        """Return the test set."""
+        split = self.dataset.test
+        everything = np.arange(len(split.labels))
+        return _samples(split, everything, device)
+
+    def _take(self, positions: Indices, device: torch.device) -> Samples:
+        return _samples(self.dataset.train, positions, device)
+
+    def client_digest(self, index: int) -> dict[str, Any]:
+        """Return what determines a client's data, for cache keys."""
+        positions = self.pool[self.partition.client_indices[index]]
+        return {"dataset": self.dataset.fingerprint, "samples": _digest(positions)}
+
+    def pool_digest(self) -> dict[str, Any]:
+        """Return what determines the data of all clients together."""
+        return {"dataset": self.dataset.fingerprint, "samples": _digest(self.pool)}
+
+
+def load_scenario_data(
+    scenario: ScenarioSpec, data_root: Path | None, cache_dir: Path | None
+) -> ScenarioData:
+    """Load a scenario's dataset and draw its split.
+
+    The stratified part, the holdout and the partition each have a stream of the split
+    seed, so that a change of one leaves the others' chance alone.
+
+    Raises
+    ------
+    UserError
+        If the data is missing or damaged, or the split can't be drawn as asked for.
+    """
+    try:
+        return _load(scenario, data_root, cache_dir)
+    except (datasets.DataError, datasets.PartitionError) as error:
+        raise UserError(str(error)) from error
+
+
+def _load(scenario: ScenarioSpec, data_root: Path | None, cache_dir: Path | None) -> ScenarioData:
+    dataset = datasets.load(
+        scenario.dataset,
+        data_root=data_root,
+        image_size=scenario.image_size,
+        cache_dir=cache_dir,
+    )
+    streams = Streams(scenario.split_seed)
+    labels = np.asarray(dataset.train.labels)
+    chosen: Indices = np.arange(len(labels), dtype=np.int64)
+    if scenario.train_samples is not None:
+        chosen = datasets.stratified_subset(
+            labels, scenario.train_samples, streams.numpy("train subset")
+        )
+    held_out = chosen[:0]
+    if scenario.holdout:
+        kept, away = datasets.stratified_split(
+            labels[chosen], scenario.holdout, streams.numpy("holdout")
+        )
+        chosen, held_out = chosen[kept], chosen[away]
+    num_classes = len(dataset.class_names)
+    spec = scenario.partition
+    split = partition(
+        spec.scheme,
+        labels[chosen],
+        spec.clients,
+        rng=streams.numpy("partition"),
+        num_classes=num_classes,
+        alpha=spec.alpha,
+        classes_per_client=spec.classes_per_client,
+        min_samples=spec.min_samples,
+    )
+    task = Task(
+        num_classes=num_classes,
+        channels=dataset.train.images.shape[1],
+        image_size=scenario.image_size,
+        normalization=Normalization(tuple(dataset.mean), tuple(dataset.std)),
+        model=scenario.model,
+    )
+    return ScenarioData(task, split, chosen, held_out, dataset)
+
+
+def _samples(split: datasets.Split, positions: Indices, device: torch.device) -> Samples:
+    images = torch.from_numpy(np.array(split.images[positions]))
+    labels = torch.from_numpy(np.array(split.labels[positions]))
+    return Samples(images.to(device), labels.to(device))
+
+
+def _digest(positions: Indices) -> str:
+    return hashlib.sha256(positions.astype("<i8").tobytes()).hexdigest()

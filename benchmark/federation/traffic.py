@@ -1,0 +1,97 @@
+"""Communication cost: the length of the bytes that crossed the wire, by round, client and part."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from benchmark.contract import Broadcast, Message, Upload
+from benchmark.wire import account, decode, encode
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+Book = dict[tuple[int, int], dict[str, int]]
+
+
+@dataclass
+class Traffic:
+    """The bytes of all messages.
+
+    Attributes
+    ----------
+    uploads, broadcasts : dict of (round, client) to (dict of part to bytes)
+        What was sent in each direction.
+    """
+
+    uploads: Book = field(default_factory=dict)
+    broadcasts: Book = field(default_factory=dict)
+
+    def up(self, round_index: int, client: int, message: Upload) -> Upload:
+        """Send an upload over the wire: book its bytes, return what arrives."""
+        return self._send(self.uploads, round_index, client, message, Upload)
+
+    def down(self, round_index: int, client: int, message: Broadcast) -> Broadcast:
+        """Send a broadcast over the wire: book its bytes, return what arrives.
+
+        An empty broadcast is not sent at all.
+        """
+        if not message.parts and not message.values:
+            return message
+        return self._send(self.broadcasts, round_index, client, message, Broadcast)
+
+    def _send(
+        self, book: Book, round_index: int, client: int, message: MessageT, kind: type[MessageT]
+    ) -> MessageT:
+        data = encode(message)
+        book[round_index, client] = account(message, data)
+        return decode(data, kind)
+
+    def totals(self) -> tuple[int, int]:
+        """Return all bytes up and down."""
+        return _total(self.uploads), _total(self.broadcasts)
+
+    def summary(self, clients: int) -> dict[str, Any]:
+        """Return the record's account: totals, per client, and per round and part."""
+        up, down = self.totals()
+        rounds = sorted({key[0] for key in (*self.uploads, *self.broadcasts)})
+        return {
+            "up": up,
+            "down": down,
+            "per_client": [
+                {
+                    "client": client,
+                    "up": _total(self.uploads, client=client),
+                    "down": _total(self.broadcasts, client=client),
+                }
+                for client in range(clients)
+            ],
+            "per_round": [
+                {
+                    "round": index,
+                    "up": _parts(self.uploads, index),
+                    "down": _parts(self.broadcasts, index),
+                }
+                for index in rounds
+            ],
+        }
+
+
+def account_for(message: Message) -> dict[str, int]:
+    """Return the bytes of a message by part, without sending it."""
+    return account(message, encode(message))
+
+
+def _total(book: Book, client: int | None = None) -> int:
+    return sum(
+        sum(parts.values()) for (_, who), parts in book.items() if client is None or who == client
+    )
+
+
+def _parts(book: Book, round_index: int) -> dict[str, int]:
+    sums: dict[str, int] = defaultdict(int)
+    for (index, _), parts in book.items():
+        if index == round_index:
+            for part, count in parts.items():
+                sums[part] += count
+    return dict(sorted(sums.items()))

@@ -1,0 +1,110 @@
+"""Profiles: budgets that set sizes and steps, never what a method is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from benchmark.errors import unknown
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A named set of defaults for an experiment.
+
+    Parameters
+    ----------
+    name : str
+        How ``--profile`` calls it.
+    summary : str
+        What it is for, one line.
+    settings : mapping of str to value
+        Fields of :class:`benchmark.experiment.ExperimentSpec` that it sets.
+    """
+
+    name: str
+    summary: str
+    settings: MappingProxyType[str, Any]
+
+
+def _profile(name: str, summary: str, **settings: Any) -> Profile:
+    return Profile(name, summary, MappingProxyType(settings))
+
+
+_ALL = (
+    _profile(
+        "smoke",
+        "tests: all methods in under a minute; the numbers mean nothing",
+        datasets=("digits",),
+        clients=(3,),
+        alpha=(0.5,),
+        widths=("1/4",),
+        train_samples=300,
+        holdout=0.1,
+        epochs=2,
+        generator_steps=20,
+        generated_images=256,
+        distilled_images=1024,
+        history_points=2,
+    ),
+    _profile(
+        "quick",
+        "a first look: scikit-learn's digits, nothing to download, under 5 minutes",
+        datasets=("digits",),
+        clients=(5,),
+        alpha=(0.1,),
+        widths=("1/2",),
+        holdout=0.1,
+        epochs=20,
+        generator_steps=300,
+        generated_images=2_560,
+        distilled_images=30_000,
+        history_points=10,
+    ),
+    _profile(
+        "cpu",
+        "real conclusions without a GPU: Fashion-MNIST, a narrow CNN, under an hour a scenario",
+        datasets=("fashion_mnist",),
+        clients=(10,),
+        alpha=(0.1,),
+        holdout=0.1,
+        epochs=10,
+        generator_steps=2_000,
+        generated_images=12_800,
+        distilled_images=300_000,
+        history_points=10,
+    ),
+    _profile(
+        "paper",
+        "the paper's settings: ResNet-18, 10 clients, full budgets; wants a GPU or a cluster",
+        datasets=("fashion_mnist",),
+        models=("resnet18",),
+        clients=(10,),
+        alpha=(0.01, 0.1, 1.0),
+        epochs=50,
+        momentum=0.0,
+        weight_decay=1e-4,
+        seeds=(0, 1, 2),
+        generator_steps=6_000,
+        generated_images=51_200,
+        distilled_images=5_145_600,
+        history_points=20,
+    ),
+)
+
+PROFILES = MappingProxyType({profile.name: profile for profile in _ALL})
+DEFAULT_PROFILE = "quick"
+
+
+def profile(name: str) -> Profile:
+    """Return a profile by name.
+
+    Raises
+    ------
+    UserError
+        If there is none of this name.
+    """
+    if name not in PROFILES:
+        raise unknown("profile", name, PROFILES)
+    return PROFILES[name]

@@ -1,0 +1,140 @@
+"""The protocol of one run: rounds of broadcast, client update, upload and server update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import nn
+
+from benchmark.contract import Broadcast, GlobalModel, Method, Oracle, Reference, Upload
+from benchmark.federation.client import LocalClient
+from benchmark.federation.federation import Federation
+from benchmark.federation.server import ServerContext
+from benchmark.federation.traffic import Traffic
+from benchmark.registry import PluginError
+from benchmark.specs import BudgetSpec
+
+ReturnT = TypeVar("ReturnT")
+
+
+@dataclass
+class ProtocolResult:
+    """What a method made, and what it cost.
+
+    Parameters
+    ----------
+    output : GlobalModel
+        The last round's global model.
+    server : ServerContext
+        With the snapshots that it reported.
+    traffic : Traffic
+        Bytes that crossed, without the warm-up's.
+    client_seconds : dict of int to float
+        Work of each client, cached training at the price it had when it was done.
+    server_seconds : float
+        Work of the server.
+    cached_client_seconds : float
+        The part of the clients' work that was not done again.
+    cache_ids : dict of int to list of str
+        Cache entries of each client's models.
+    """
+
+    output: GlobalModel
+    server: ServerContext
+    traffic: Traffic
+    client_seconds: dict[int, float] = field(default_factory=dict)
+    server_seconds: float = 0.0
+    cached_client_seconds: float = 0.0
+    cache_ids: dict[int, list[str]] = field(default_factory=dict)
+
+
+def run_protocol(
+    method: Method[Any],
+    federation: Federation,
+    budget: BudgetSpec,
+    oracle: Callable[[], Oracle],
+) -> ProtocolResult:
+    """Run all rounds of a method.
+
+    Parameters
+    ----------
+    method : Method
+        The configured plugin.
+    federation : Federation
+        Clients and shared start.
+    budget : BudgetSpec
+        What the profile grants.
+    oracle : callable
+        Makes what a reference row may see; called for references only.
+
+    Returns
+    -------
+    ProtocolResult
+        The global model and its costs.
+
+    Raises
+    ------
+    PluginError
+        If the method returns something of a wrong type.
+    """
+    if not isinstance(method.rounds, int) or method.rounds < 1:
+        raise PluginError(f"method '{method.name}': rounds must be at least 1")
+    server = federation.server(method.name, method.rounds, budget)
+    # Made anew only once: a client keeps its data on the device over all rounds.
+    clients = [federation.client(info.index) for info in federation.infos]
+    result = ProtocolResult(GlobalModel(server.global_model), server, Traffic())
+    for round_index in range(method.rounds):
+        server.round = round_index
+        uploads = {
+            client.info.index: _client_round(method, client, server, result, round_index)
+            for client in clients
+        }
+        began = time.perf_counter()
+        if isinstance(method, Reference):
+            output = method.reference_update(uploads, server, oracle())
+        else:
+            output = method.server_update(uploads, server)
+        result.output = _checked(method, "server_update", output, GlobalModel)
+        if not isinstance(output.model, nn.Module):
+            kind = type(output.model).__name__
+            raise PluginError(
+                f"method '{method.name}': GlobalModel.model is a {kind}, expected an nn.Module"
+            )
+        server.global_model = output.model
+        result.server_seconds += time.perf_counter() - began
+    for client in clients:
+        result.cached_client_seconds += client.cost.cached_seconds
+        result.cache_ids[client.info.index] = list(client.cost.cache_ids)
+    return result
+
+
+def _client_round(
+    method: Method[Any],
+    client: LocalClient,
+    server: ServerContext,
+    result: ProtocolResult,
+    round_index: int,
+) -> Upload:
+    index = client.info.index
+    client.round = round_index
+    began = time.perf_counter()
+    sent = _checked(method, "broadcast", method.broadcast(client.info, server), Broadcast)
+    result.server_seconds += time.perf_counter() - began
+    arrived = result.traffic.down(round_index, index, sent)
+    began, cached = time.perf_counter(), client.cost.cached_seconds
+    made = _checked(method, "client_update", method.client_update(client, arrived), Upload)
+    seconds = time.perf_counter() - began + client.cost.cached_seconds - cached
+    result.client_seconds[index] = result.client_seconds.get(index, 0.0) + seconds
+    return result.traffic.up(round_index, index, made)
+
+
+def _checked(method: Method[Any], function: str, value: object, kind: type[ReturnT]) -> ReturnT:
+    if not isinstance(value, kind):
+        raise PluginError(
+            f"method '{method.name}': {function} returned a {type(value).__name__}, "
+            f"expected {kind.__name__}"
+        )
+    return value

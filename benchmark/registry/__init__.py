@@ -1,0 +1,14 @@
+"""Plugins: where they are, what they say of themselves, and how to load one."""
+
+from benchmark.registry.discovery import Registry, discover, load
+from benchmark.registry.info import BrokenPlugin, MethodInfo, ParameterInfo, PluginError
+
+__all__ = [
+    "BrokenPlugin",
+    "MethodInfo",
+    "ParameterInfo",
+    "PluginError",
+    "Registry",
+    "discover",
+    "load",
+]

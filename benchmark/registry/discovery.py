@@ -1,0 +1,211 @@
+"""Finding plugins: files in ``methods/``, and the entry-point group ``oneshot_fl.methods``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from benchmark.contract import Method, Reference
+from benchmark.errors import unknown
+from benchmark.registry.info import BrokenPlugin, MethodInfo, PluginError, describe_class
+from benchmark.registry.sources import part_versions, plugin_digest
+
+ENTRY_POINTS = "oneshot_fl.methods"
+METADATA_VERSION = 2
+"""Raised whenever :class:`MethodInfo` changes: older cached metadata is then read anew."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place where a plugin should be."""
+
+    name: str
+    module: str
+    attribute: str | None
+    path: Path
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All plugins that were found.
+
+    Parameters
+    ----------
+    methods : dict of str to MethodInfo
+        Usable plugins by name.
+    broken : dict of str to BrokenPlugin
+        Plugins that can't be used, by name (or by file, where they have none).
+    """
+
+    methods: dict[str, MethodInfo]
+    broken: dict[str, BrokenPlugin]
+
+    def info(self, name: str) -> MethodInfo:
+        """Return a usable plugin.
+
+        Raises
+        ------
+        UserError
+            If there is none of this name, or it is broken: then with its reason.
+        """
+        if name in self.broken:
+            raise PluginError(f"method '{name}' can't be used: {self.broken[name].reason}")
+        if name not in self.methods:
+            raise unknown("method", name, [*self.methods, *self.broken])
+        return self.methods[name]
+
+
+def methods_folder() -> Path:
+    """Return the folder whose files are plugins."""
+    return Path(__file__).resolve().parent.parent.parent / "methods"
+
+
+def discover() -> Registry:
+    """Find all plugins, importing only those whose source changed since the last time."""
+    cache_file = _cache_file()
+    cache = _read_cache(cache_file)
+    methods: dict[str, MethodInfo] = {}
+    broken: dict[str, BrokenPlugin] = {}
+    fresh: dict[str, Any] = {}
+    for item in _candidates():
+        if isinstance(item, BrokenPlugin):
+            broken[item.name] = item
+            continue
+        try:
+            info = _read(item, cache, fresh)
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything on import
+            reason = _reason(error)
+            broken[item.name] = BrokenPlugin(name=item.name, path=str(item.path), reason=reason)
+            continue
+        if info.name in methods:
+            first = methods[info.name].path
+            broken[info.name] = BrokenPlugin(
+                name=info.name,
+                path=str(item.path),
+                reason=f"{item.path} duplicates the name of {first}; rename one of them",
+            )
+            continue
+        methods[info.name] = info
+    _write_cache(cache_file, cache, fresh)
+    return Registry(dict(sorted(methods.items())), dict(sorted(broken.items())))
+
+
+def load(info: MethodInfo) -> type[Method[Any]]:
+    """Import a plugin's class.
+
+    Raises
+    ------
+    PluginError
+        If its source changed since its metadata was read.
+    """
+    if plugin_digest(Path(info.path)) != info.plugin:
+        raise PluginError(f"method '{info.name}': {info.path} changed while it was being used")
+    return _find_class(importlib.import_module(info.module), info.attribute, info.path)
+
+
+def _candidates() -> Iterator[Candidate | BrokenPlugin]:
+    folder = methods_folder()
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(("_", ".")) or path.name == "blocks":
+            continue
+        if path.suffix == ".py":
+            yield Candidate(path.stem, f"methods.{path.stem}", None, path)
+        elif (path / "__init__.py").is_file():
+            yield Candidate(path.name, f"methods.{path.name}", None, path / "__init__.py")
+    found = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    for point in sorted(found, key=lambda point: (point.name, point.value)):
+        try:
+            spec = importlib.util.find_spec(point.module)
+            if spec is None or spec.origin is None:
+                raise ModuleNotFoundError(f"no module named '{point.module}'")
+        except Exception as error:  # noqa: BLE001 - a plugin's package may raise anything
+            reason = _reason(error)
+            yield BrokenPlugin(name=point.name, path=point.value, reason=reason)
+            continue
+        yield Candidate(point.name, point.module, point.attr or None, Path(spec.origin))
+
+
+def _read(item: Candidate, cache: dict[str, Any], fresh: dict[str, Any]) -> MethodInfo:
+    plugin = plugin_digest(item.path)
+    package = item.module.split(".")[0]
+    root = methods_folder() if package == "methods" else _package_root(item)
+    parts = part_versions(item.path, root, package)
+    key = f"{item.module}:{item.attribute or ''}@{item.path}#{plugin}"
+    known = cache.get(key)
+    if known is None:
+        cls = _find_class(importlib.import_module(item.module), item.attribute, str(item.path))
+        known = describe_class(cls, str(item.path)) | {"attribute": cls.__qualname__}
+        known = json.loads(json.dumps(known, default=lambda value: value.model_dump()))
+    fresh[key] = known
+    return MethodInfo(**known, module=item.module, path=str(item.path), plugin=plugin, parts=parts)
+
+
+def _package_root(item: Candidate) -> Path:
+    depth = item.module.count(".") + (1 if item.path.name == "__init__.py" else 0)
+    return item.path.parents[max(depth - 1, 0)] if depth else item.path.parent
+
+
+def _find_class(module: Any, attribute: str | None, where: str) -> type[Method[Any]]:
+    if attribute is not None:
+        cls = getattr(module, attribute, None)
+        if not (isinstance(cls, type) and issubclass(cls, Method)):
+            raise PluginError(f"plugin {where}: '{attribute}' is no subclass of Method")
+        return cls
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Method)
+        and value not in (Method, Reference)
+        and value.__module__.startswith(module.__name__)
+        and not value.__name__.startswith("_")
+    ]
+    if len(found) != 1:
+        names = ", ".join(sorted(cls.__name__ for cls in found)) or "none"
+        raise PluginError(f"plugin {where}: expected one public subclass of Method, found {names}")
+    return found[0]
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def _cache_file() -> Path:
+    folder = os.environ.get("ONESHOT_FL_CACHE") or platformdirs.user_cache_dir("oneshot-fl")
+    return Path(folder) / "plugins.json"
+
+
+def _read_cache(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["version"] == METADATA_VERSION and isinstance(values["plugins"], dict):
+            return dict(values["plugins"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # absent, older or damaged: it is only a cache, and is written anew
+    return {}
+
+
+def _write_cache(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    if new == old:
+        return
+    text = json.dumps({"version": METADATA_VERSION, "plugins": new})
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        log.debug("plugin metadata is not cached: %s", error)

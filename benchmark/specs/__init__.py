@@ -1,0 +1,42 @@
+"""Specs: frozen, typed, validated values that determine results, hashed by content."""
+
+from benchmark.specs.base import Spec, digest_of, parse_width, read_yaml
+from benchmark.specs.run import (
+    ENGINE_VERSION,
+    RECIPE_VERSION,
+    BudgetSpec,
+    CodeSpec,
+    ComputeSpec,
+    MethodSpec,
+    RunSpec,
+)
+from benchmark.specs.scenario import (
+    ModelSpec,
+    PartitionSpec,
+    RecipeSpec,
+    ScenarioSpec,
+    WarmupSpec,
+    Width,
+    plan_name,
+)
+
+__all__ = [
+    "ENGINE_VERSION",
+    "RECIPE_VERSION",
+    "BudgetSpec",
+    "CodeSpec",
+    "ComputeSpec",
+    "MethodSpec",
+    "ModelSpec",
+    "PartitionSpec",
+    "RecipeSpec",
+    "RunSpec",
+    "ScenarioSpec",
+    "Spec",
+    "WarmupSpec",
+    "Width",
+    "digest_of",
+    "parse_width",
+    "plan_name",
+    "read_yaml",
+]

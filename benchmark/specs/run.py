@@ -1,0 +1,78 @@
+"""The run: one method, with one configuration, on one scenario."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from benchmark.specs.base import Spec, digest_of
+from benchmark.specs.scenario import ScenarioSpec
+
+ENGINE_VERSION = "1"
+"""Raised whenever the engine's results change: protocol, evaluation, accounting."""
+
+RECIPE_VERSION = "1"
+"""Raised whenever local training's results change."""
+
+
+class ComputeSpec(Spec):
+    """What changes bits without changing meaning: it belongs to the id, and is never ``auto``."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int = Field(1, ge=1, description="CPU threads of one run")
+
+
+class BudgetSpec(Spec):
+    """What a profile grants every distillation method alike, and the history it records."""
+
+    generator_steps: int = Field(1000, ge=1, description="optimiser steps of server generators")
+    generated_images: int = Field(10_000, ge=1, description="synthetic images made")
+    distilled_images: int = Field(100_000, ge=1, description="images the student learns from")
+    history_points: int = Field(10, ge=0, description="passive evaluations while the server works")
+
+
+class MethodSpec(Spec):
+    """A method's name and its complete configuration."""
+
+    name: str
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class CodeSpec(Spec):
+    """The code that makes the numbers: a run made by other code is stale, not the same.
+
+    ``plugin`` is the digest of the plugin's own source files; ``parts`` the declared
+    versions of the building blocks it imports.
+    """
+
+    engine: str = ENGINE_VERSION
+    recipe: str = RECIPE_VERSION
+    plugin: str
+    parts: dict[str, str] = Field(default_factory=dict)
+
+
+class RunSpec(Spec):
+    """Everything that determines one run's metrics."""
+
+    scenario: ScenarioSpec
+    method: MethodSpec
+    budget: BudgetSpec = BudgetSpec()
+    compute: ComputeSpec = ComputeSpec()
+    code: CodeSpec
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run: the hash of all of it."""
+        return self.digest()
+
+    @property
+    def cell_id(self) -> str:
+        """Id of the question: the run without the code that answers it.
+
+        Records of one cell with different run ids were made by different code.
+        """
+        values = self.canonical()
+        del values["code"]
+        return digest_of(values)

@@ -1,0 +1,1 @@
+"""Scripts that measure this suite's speed on the machine at hand."""

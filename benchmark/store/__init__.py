@@ -1,0 +1,33 @@
+"""The store: run records, attempts and manifests of experiments, and the artifact cache.
+
+Importing it costs no torch, so that reports can read records without.
+"""
+
+from benchmark.store.attempts import Attempt, AttemptInfo
+from benchmark.store.cache import Cache, Entry
+from benchmark.store.experiments import CellState, ExperimentStore
+from benchmark.store.files import DamagedError, StoreError
+from benchmark.store.locks import BusyError
+from benchmark.store.manifest import Cell, Manifest, scenario_summary
+from benchmark.store.records import Record, read_record
+from benchmark.store.results import Store
+from benchmark.store.status import Status
+
+__all__ = [
+    "Attempt",
+    "AttemptInfo",
+    "BusyError",
+    "Cache",
+    "Cell",
+    "CellState",
+    "DamagedError",
+    "Entry",
+    "ExperimentStore",
+    "Manifest",
+    "Record",
+    "Status",
+    "Store",
+    "StoreError",
+    "read_record",
+    "scenario_summary",
+]

@@ -1,0 +1,145 @@
+"""The manifest of an experiment: which run answers each cell of its grid now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmark.store.files import DamagedError, read_json, write_json
+from benchmark.store.records import Record
+
+MANIFEST_NAME = "experiment.json"
+"""Name of the manifest's file in an experiment's folder."""
+
+
+class Cell(BaseModel):
+    """One question of a grid (a method on a scenario), and the run that answers it now.
+
+    Parameters
+    ----------
+    run_id : str
+        The run made by the present code.
+    label : str
+        The name shown in tables.
+    method : str
+        The method's name.
+    scenario : dict
+        Flat summary of the scenario; see :func:`scenario_summary`.
+    order : int
+        Place in the grid; the manifest renumbers it, so that grids add up.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: str
+    label: str
+    method: str
+    scenario: dict[str, Any] = Field(default_factory=dict)
+    order: int = 0
+
+    @classmethod
+    def of(cls, run_id: str, label: str, spec: Mapping[str, Any], order: int = 0) -> Self:
+        """Return the cell of a run spec in its canonical (JSON) form."""
+        return cls(
+            run_id=run_id,
+            label=label,
+            method=str(spec.get("method", {}).get("name", label)),
+            scenario=scenario_summary(spec.get("scenario", {})),
+            order=order,
+        )
+
+
+class Manifest(BaseModel):
+    """What an experiment consists of.
+
+    Parameters
+    ----------
+    cells : dict of str to Cell
+        The grid, by cell id.
+    not_installed : dict of str to str
+        Methods that could not be loaded, with the reason.
+    settings : dict
+        What the command asked for: profile, budget and the like.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    cells: dict[str, Cell] = Field(default_factory=dict)
+    not_installed: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    def in_order(self) -> list[tuple[str, Cell]]:
+        """Return the cells with their ids, in the order of the grid."""
+        return sorted(self.cells.items(), key=lambda item: (item[1].order, item[0]))
+
+    def merged(
+        self,
+        cells: Mapping[str, Cell],
+        not_installed: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        """Return this manifest with the cells of another command added.
+
+        A known cell keeps its place and takes the new run id; new cells follow the known
+        ones. A method that has a cell now is installed.
+        """
+        ordered = dict(self.in_order())
+        ordered.update(sorted(cells.items(), key=lambda item: item[1].order))
+        renumbered = {
+            cell_id: cell.model_copy(update={"order": order})
+            for order, (cell_id, cell) in enumerate(ordered.items())
+        }
+        present = {cell.method for cell in cells.values()}
+        missing = {**self.not_installed, **(not_installed or {})}
+        return Manifest(
+            cells=renumbered,
+            not_installed={name: why for name, why in missing.items() if name not in present},
+            settings={**self.settings, **(settings or {})},
+        )
+
+
+def scenario_summary(scenario: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a scenario (in canonical form) that name it in tables, flat.
+
+    Nested specs become ``partition.alpha`` and the like; fields that are unset are left out.
+    """
+    summary: dict[str, Any] = {}
+    for key, value in scenario.items():
+        if isinstance(value, Mapping):
+            nested = scenario_summary(value)
+            summary.update({f"{key}.{name}": item for name, item in nested.items()})
+        elif value is not None:
+            summary[key] = value
+    return summary
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read an experiment's manifest.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    DamagedError
+        If it differs from what was written.
+    """
+    try:
+        return Manifest.model_validate(read_json(folder / MANIFEST_NAME))
+    except ValidationError as error:
+        raise DamagedError(f"{MANIFEST_NAME}: {error.errors()[0]['msg']}") from None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write an experiment's manifest, whole or not at all."""
+    write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+
+
+def rebuilt(records: Iterable[Record]) -> Manifest:
+    """Return the manifest that the finished runs speak for; later ones win a cell."""
+    cells: dict[str, Cell] = {}
+    for order, record in enumerate(records):
+        cells[record.cell_id] = Cell.of(record.run_id, record.label, record.spec, order)
+    return Manifest().merged(cells)

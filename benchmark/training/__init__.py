@@ -1,0 +1,1 @@
+"""Local training: precision, batches on the device, and the one trainer that all methods share."""

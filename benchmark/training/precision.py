@@ -1,0 +1,149 @@
+"""Device, threads and precision of a run: resolved once, then part of its id."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, cast
+
+import torch
+
+from benchmark.errors import UserError, unknown
+from benchmark.specs import ComputeSpec
+
+Precision = Literal["fp32", "bf16"]
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16")
+FIRST_CUDA_WITH_BF16 = (8, 0)
+"""Compute capability of the first GPUs (Ampere) with bf16 tensor cores; older ones emulate it."""
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Return the device that a name stands for.
+
+    Parameters
+    ----------
+    name : str
+        ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where there is one.
+
+    Raises
+    ------
+    UserError
+        If the name is unknown, or CUDA is asked for and absent.
+    """
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' is not available on this machine; use --device cpu")
+    return torch.device(name)
+
+
+def has_fast_bf16(device: torch.device | str) -> bool:
+    """Return whether the hardware computes in bf16, and faster than in fp32.
+
+    On a CPU that takes AMX or AVX512-BF16 instructions, on CUDA compute capability 8.0.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= FIRST_CUDA_WITH_BF16
+    if device.type != "cpu":
+        return False
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    # The probes are not public: a PyTorch that drops one only loses the speed.
+    return any(bool(getattr(torch.cpu, probe, _no)()) for probe in probes)
+
+
+def _no() -> bool:
+    return False
+
+
+def resolve_precision(name: str, device: torch.device | str) -> Precision:
+    """Return the precision that a name stands for on a device.
+
+    Parameters
+    ----------
+    name : str
+        ``"fp32"``, ``"bf16"`` or ``"auto"``: bf16 where :func:`has_fast_bf16`, else fp32.
+    device : torch.device or str
+        Where the run computes.
+
+    Returns
+    -------
+    {"fp32", "bf16"}
+        What belongs in the run's id; never ``"auto"``.
+
+    Raises
+    ------
+    UserError
+        If the name is unknown.
+
+    Warns
+    -----
+    UserWarning
+        If bf16 is asked for where it is emulated: right, but slower than fp32.
+    """
+    if name not in PRECISIONS:
+        raise unknown("precision", name, PRECISIONS)
+    fast = has_fast_bf16(device)
+    if name == "auto":
+        return "bf16" if fast else "fp32"
+    if name == "bf16" and not fast:
+        warnings.warn(
+            f"precision 'bf16' is only emulated on this {torch.device(device).type} device, "
+            "and slower than 'fp32'",
+            UserWarning,
+            stacklevel=2,
+        )
+    return cast("Precision", name)
+
+
+def autocast(compute: ComputeSpec, device: torch.device | str | None = None) -> torch.autocast:
+    """Return the context in which forward passes run at a run's precision.
+
+    Parameters
+    ----------
+    compute : ComputeSpec
+        Holds the resolved precision.
+    device : torch.device or str, optional
+        Where the tensors are; that of ``compute`` if not given.
+    """
+    kind = torch.device(compute.device if device is None else device).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=compute.precision == "bf16")
+
+
+def configure_threads(threads: int) -> None:
+    """Set the number of CPU threads of this process; results depend on it in their last bits.
+
+    Parameters
+    ----------
+    threads : int
+        At least 1.
+
+    Raises
+    ------
+    UserError
+        If it is below 1.
+    """
+    if threads < 1:
+        raise UserError(f"threads must be at least 1, got {threads}")
+    # For libraries that read it later, and for child processes.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Compute with ``threads`` CPU threads inside the context, then as before."""
+    before = torch.get_num_threads()
+    if before != threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)

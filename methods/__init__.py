@@ -1,0 +1,1 @@
+"""Federated-learning methods: one file (or folder) is one plugin."""

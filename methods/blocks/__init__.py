@@ -1,0 +1,1 @@
+"""Shared building blocks of data-free distillation; not plugins themselves."""

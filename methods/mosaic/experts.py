@@ -1,0 +1,185 @@
+"""Mosaic's experts as a function from images to one logit vector per class expert."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.mosaic.mixing import ExpertMixer, ExpertWeights
+
+if TYPE_CHECKING:
+    from benchmark.models.base import Classifier
+
+
+class Experts(Protocol):
+    """One expert per class, frozen; both functions give [B, experts, classes] logits."""
+
+    @property
+    def num_experts(self) -> int:
+        """Number of experts."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Run images [B, C, H, W] in classifier range through every whole expert."""
+
+    def head_logits(self, features: Tensor) -> Tensor:
+        """Run penultimate features [B, F] through every expert's linear head alone.
+
+        The features need not be the experts' own: the published code shows these heads
+        features of the global backbone.
+        """
+
+
+class ParameterExperts:
+    """Experts whose weights are averages of the clients' weights (the paper's).
+
+    At most ``resident`` experts are held as models; the others are built into one model,
+    one after the other, whenever they are asked. Memory is then the same for 10 classes
+    and for 200.
+
+    Parameters
+    ----------
+    model : Classifier
+        Any model of the experts' architecture; copied.
+    mixer : ExpertMixer
+        Makes the experts' states.
+    resident : int or None
+        Experts held at once, ``None`` for all.
+    """
+
+    def __init__(self, model: Classifier, mixer: ExpertMixer, resident: int | None = 16) -> None:
+        self._mixer = mixer
+        self._frame = _frozen_copy(model)
+        self._head = _head_name(model)
+        held = mixer.num_experts if resident is None else min(resident, mixer.num_experts)
+        self._held = [self._built(_frozen_copy(model), expert) for expert in range(held)]
+
+    @property
+    def num_experts(self) -> int:
+        """Number of experts, one per class."""
+        return self._mixer.num_experts
+
+    def expert(self, index: int) -> Classifier:
+        """Return one expert, frozen, in evaluation mode; the next call may overwrite it."""
+        if index < len(self._held):
+            return self._held[index]
+        return self._built(self._frame, index)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Return logits [B, C, C] of images [B, channels, H, W]; axis 1 is the expert."""
+        return torch.stack([self.expert(i)(images) for i in range(self.num_experts)], dim=1)
+
+    @torch.no_grad()
+    def head_logits(self, features: Tensor) -> Tensor:
+        """Return logits [B, C, C] of features [B, F] by the experts' heads alone."""
+        outputs = []
+        for index in range(self.num_experts):
+            state = self._mixer.state(index, self._head)
+            weight, bias = (state[name].to(features) for name in self._head)
+            outputs.append(F.linear(features, weight, bias))
+        return torch.stack(outputs, dim=1)
+
+    def _built(self, model: Classifier, index: int) -> Classifier:
+        model.load_state_dict(self._mixer.state(index))
+        return model
+
+
+class LogitExperts:
+    """Experts that mix the clients' outputs, ``sum_k n_kc f_k(x) / sum_k n_kc`` (ours).
+
+    They need no common architecture. With one holder of a class they equal
+    :class:`ParameterExperts`.
+
+    Parameters
+    ----------
+    models : sequence of Classifier
+        The clients' models; put in evaluation mode.
+    weights : ExpertWeights
+        Who counts for which expert.
+
+    Raises
+    ------
+    ValueError
+        If there is not one model for each client in ``weights``.
+    """
+
+    def __init__(self, models: Sequence[Classifier], weights: ExpertWeights) -> None:
+        if len(models) != weights.values.shape[1]:
+            raise ValueError(f"{weights.values.shape[1]} label counts but {len(models)} models")
+        self._models = [model.eval() for model in models]
+        self._weights = weights
+
+    @property
+    def num_experts(self) -> int:
+        """Number of experts, one per class."""
+        return self._weights.num_experts
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Return logits [B, C, C] of images [B, channels, H, W]; axis 1 is the expert."""
+        return self._mix([model(images) for model in self._models])
+
+    @torch.no_grad()
+    def head_logits(self, features: Tensor) -> Tensor:
+        """Return logits [B, C, C] of features [B, F] by the mixed heads alone.
+
+        Raises
+        ------
+        ValueError
+            If a client's head takes features of another length.
+        """
+        for client, model in enumerate(self._models):
+            if model.head.in_features != features.shape[1]:
+                raise ValueError(
+                    f"client {client}'s head takes {model.head.in_features} features, not "
+                    f"{features.shape[1]}; train the meta model on synthetic images instead"
+                )
+        return self._mix([model.head(features) for model in self._models])
+
+    def _mix(self, outputs: list[Tensor]) -> Tensor:
+        shares = self._weights.shares.to(outputs[0])
+        mixed: Tensor = torch.einsum("ek,kbc->bec", shares, torch.stack(outputs))
+        return mixed
+
+
+class MosaicTeacher(nn.Module):
+    """The teacher: experts under a meta model, or their plain mean without one.
+
+    Parameters
+    ----------
+    experts : Experts
+        Frozen experts. They are no sub-modules: neither moved nor trained with the teacher.
+    meta : Module or None
+        From expert logits [B, E, C] to logits [B, C].
+    """
+
+    def __init__(self, experts: Experts, meta: nn.Module | None = None) -> None:
+        super().__init__()
+        self.experts = experts
+        self.meta = meta
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, C] of images [B, channels, H, W] in classifier range."""
+        logits = self.experts.logits(images)
+        if self.meta is None:
+            return logits.mean(dim=1)
+        combined: Tensor = self.meta(logits)
+        return combined
+
+
+def _frozen_copy(model: Classifier) -> Classifier:
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _head_name(model: Classifier) -> tuple[str, str]:
+    """Return the state-dict names of the head's weight and bias."""
+    for name, module in model.named_modules():
+        if module is model.head:
+            return f"{name}.weight", f"{name}.bias"
+    raise ValueError(f"{type(model).__name__}.head is not one of its sub-modules")

@@ -1,0 +1,96 @@
+"""What an accuracy costs: bytes per client and direction, seconds of clients and server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from reports.formats import MISSING, seconds, size
+from reports.grid import Grid, GridCell
+from reports.scores import cell_facts, summary_columns
+from reports.table import Cell, Row, Table
+
+_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("rounds", "rounds", lambda value: f"{value:g}"),
+    ("up_per_client", "up / client", size),
+    ("down_per_client", "down / client", size),
+    ("client_seconds", "clients s", seconds),
+    ("server_seconds", "server s", seconds),
+    ("peak_memory_bytes", "peak memory", size),
+)
+_MAIN = ("up_per_client", "down_per_client", "client_seconds", "server_seconds")
+
+
+def cost_table(grid: Grid) -> Table:
+    """Return costs by method, scenario after scenario."""
+    rows = []
+    for scenario in grid.scenarios:
+        place = ", ".join(grid.axes.header(scenario))
+        for row, cell in grid.column(scenario):
+            cells = tuple(_cell(cell, column, form) for column, _, form in _COLUMNS)
+            label = row.label
+            if place and row.reference:
+                label = f"{row.label} (reference)"
+            rows.append(Row(place or row.group, label, cells, row.reference))
+    columns = tuple((header,) for _, header, _ in _COLUMNS)
+    return Table("communication", "Communication and computing", columns, tuple(rows))
+
+
+def with_costs(table: Table, grid: Grid) -> Table:
+    """Return the accuracy table of a single scenario with the main costs beside it."""
+    if len(grid.scenarios) != 1:
+        return table
+    scenario = grid.scenarios[0]
+    chosen = [entry for entry in _COLUMNS if entry[0] in _MAIN]
+    costs = {
+        (row.group, row.label): tuple(_cell(cell, column, form) for column, _, form in chosen)
+        for row, cell in grid.column(scenario)
+    }
+    empty = tuple(Cell(muted=True) for _ in chosen)
+    depth = table.levels - 1
+    headers = tuple((*("",) * depth, header) for _, header, _ in chosen)
+    rows = tuple(
+        Row(
+            row.group,
+            row.label,
+            row.cells + costs.get((row.group, row.label), empty),
+            row.reference,
+        )
+        for row in table.rows
+    )
+    return Table(table.name, table.title, table.columns + headers, rows, table.notes)
+
+
+def _cell(cell: GridCell, column: str, form: Callable[[float], str]) -> Cell:
+    summary = cell.summary(column)
+    if summary is None:
+        return Cell(muted=True)
+    main = form(summary.mean)
+    # Bytes are the same for every seed as a rule: a spread of nothing says nothing.
+    spread = form(summary.sd) if summary.sd else ""
+    return Cell(main, "" if spread in (main, MISSING) else spread)
+
+
+def cost_frame(grid: Grid) -> pd.DataFrame:
+    """Return one row a cell with raw bytes and seconds."""
+    measured = (
+        *("rounds", "up_per_client", "down_per_client", "up_least", "up_most"),
+        *("down_least", "down_most", "up_bytes", "down_bytes"),
+        *("warmup_up_bytes", "warmup_down_bytes"),
+        *("client_seconds", "slowest_client_seconds", "server_seconds", "evaluation_seconds"),
+        *("data_seconds", "engine_seconds", "cached_client_seconds", "total_seconds"),
+        "peak_memory_bytes",
+    )
+    rows = []
+    for scenario in grid.scenarios:
+        for row, cell in grid.column(scenario):
+            numbers = [summary_columns(cell, column) for column in measured]
+            rows.append(
+                {
+                    **cell_facts(grid, row, scenario),
+                    **{key: value for entry in numbers for key, value in entry.items()},
+                    "parts": next((run["parts"] for run in cell.runs if run.get("parts")), None),
+                }
+            )
+    return pd.DataFrame.from_records(rows)

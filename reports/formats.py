@@ -1,0 +1,49 @@
+"""Numbers as tables print them: the only place where anything is rounded."""
+
+from __future__ import annotations
+
+from reports.statistics import Summary
+
+_BYTES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+MISSING = "–"
+"""What stands where there is nothing to say."""
+
+
+def percent(share: float) -> str:
+    """Return a share in [0, 1] as a percentage with two decimals, without the sign."""
+    return f"{100 * share:.2f}"
+
+
+def percent_parts(summary: Summary) -> tuple[str, str]:
+    """Return mean and spread of a share as percentages; the spread is empty with one value."""
+    return percent(summary.mean), "" if summary.sd is None else percent(summary.sd)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes with a decimal unit (1 kB = 1000 bytes)."""
+    for unit, factor in _BYTES:
+        if count >= factor:
+            return f"{_three(count / factor)} {unit}"
+    return f"{count:.0f} B"
+
+
+def _three(value: float) -> str:
+    decimals = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{decimals}f}"
+
+
+def seconds(value: float) -> str:
+    """Return a duration in seconds, in three figures or so."""
+    if 0 < value < 0.01:
+        return "<0.01"
+    return _three(value) if value < 1000 else f"{value:.0f}"
+
+
+def probability(p: float) -> str:
+    """Return a p value."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def count_of(count: int, total: int, what: str) -> str:
+    """Return such as ``failed 1 of 3``, or the word alone where it holds for all."""
+    return what if count == total == 1 else f"{what} {count} of {total}"

@@ -1,0 +1,198 @@
+"""The grid: rows (methods) by columns (scenarios), with the runs over seeds in each cell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reports.axes import Axes, find_axes, plain_text, sort_keys
+from reports.load import DONE, Results, shown_runs
+from reports.statistics import Summary, summarize
+
+Split = tuple[str, str]
+"""Split seed and seed: what paired differences are paired by."""
+
+REFERENCES = "references"
+"""Heading of the reference rows, which may see what no method may."""
+
+
+@dataclass(frozen=True)
+class RowKey:
+    """A method in one configuration.
+
+    Parameters
+    ----------
+    label : str
+        Name in tables; settings that differ under one name are part of it.
+    method : str
+        Name of the plugin.
+    group : str
+        Heading: what it uses, or :data:`REFERENCES`.
+    reference : bool
+        Whether it is a reference.
+    """
+
+    label: str
+    method: str
+    group: str
+    reference: bool
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """All runs of one method on one scenario: one a seed.
+
+    Parameters
+    ----------
+    runs : tuple of mapping
+        Rows of the long table.
+    """
+
+    runs: tuple[Mapping[str, Any], ...]
+
+    @property
+    def statuses(self) -> Counter[str]:
+        """How many runs ended how."""
+        return Counter(str(run["shown"]) for run in self.runs)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned run is done: only then is there a mean."""
+        return bool(self.runs) and all(run["shown"] == DONE for run in self.runs)
+
+    def values(self, column: str) -> dict[Split, float]:
+        """Return the recorded values of a column by split, those of done runs alone."""
+        return {
+            (plain_text(run["split_seed"]), plain_text(run["seed"])): float(run[column])
+            for run in self.runs
+            if run["shown"] == DONE and _is_number(run.get(column))
+        }
+
+    def summary(self, column: str) -> Summary | None:
+        """Return mean and spread of a column; ``None`` unless every run is done and has it."""
+        values = [run.get(column) for run in self.runs]
+        if not self.complete or not all(_is_number(value) for value in values):
+            return None
+        return summarize([float(value) for value in values])  # type: ignore[arg-type]
+
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        """Provenance that differs between its done runs: code, versions or hardware."""
+        done = [run for run in self.runs if run["shown"] == DONE]
+        found = []
+        for name, columns in _PROVENANCE.items():
+            if len({tuple(plain_text(run.get(column)) for column in columns) for run in done}) > 1:
+                found.append(name)
+        return tuple(found)
+
+
+_PROVENANCE = {
+    "code": ("code.engine", "code.recipe", "code.plugin", "code.parts"),
+    "torch versions": ("version.torch",),
+    "hardware": ("hardware",),
+    "data": ("dataset_fingerprint",),
+}
+
+
+def _is_number(value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and not math.isnan(value)
+    )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows, columns and cells of an experiment.
+
+    Parameters
+    ----------
+    rows : tuple of RowKey
+        References first, then methods by what they use.
+    scenarios : tuple of tuple of str
+        Values of the shown axes, in order.
+    axes : Axes
+        What differs between scenarios.
+    cells : mapping of (row, scenario) to GridCell
+        Only cells that were planned.
+    not_installed : mapping of str to str
+        Methods that could not be used, with the reason.
+    """
+
+    rows: tuple[RowKey, ...]
+    scenarios: tuple[tuple[str, ...], ...]
+    axes: Axes
+    cells: Mapping[tuple[RowKey, tuple[str, ...]], GridCell]
+    not_installed: Mapping[str, str] = field(default_factory=dict)
+
+    def column(self, scenario: tuple[str, ...]) -> list[tuple[RowKey, GridCell]]:
+        """Return a scenario's planned cells, in row order."""
+        return [
+            (row, self.cells[row, scenario]) for row in self.rows if (row, scenario) in self.cells
+        ]
+
+
+def build_grid(results: Results) -> Grid:
+    """Arrange the runs of an experiment as rows by scenarios.
+
+    Every setting that differs becomes a column axis; method settings that differ under
+    one label become part of the row's name. Seeds alone are averaged over.
+    """
+    runs = shown_runs(results)
+    settings = [
+        {column: plain_text(run.get(column)) for column in results.setting_columns} for run in runs
+    ]
+    axes = find_axes(settings, results.setting_columns)
+    names = _row_names(runs)
+    groups: dict[tuple[RowKey, tuple[str, ...]], list[Mapping[str, Any]]] = {}
+    for run, setting, name in zip(runs, settings, names, strict=True):
+        row = RowKey(name, str(run["method"]), _group(run), run["kind"] == "reference")
+        groups.setdefault((row, axes.key(setting)), []).append(run)
+    cells = {key: GridCell(tuple(entries)) for key, entries in groups.items()}
+    rows = sorted(dict.fromkeys(row for row, _ in cells), key=_row_order)
+    scenarios = sort_keys([scenario for _, scenario in cells])
+    return Grid(tuple(rows), tuple(scenarios), axes, cells, dict(results.not_installed))
+
+
+def _group(run: Mapping[str, Any]) -> str:
+    if run["kind"] == "reference":
+        return REFERENCES
+    uses = str(run["uses"] or "")
+    return f"uses {uses}" if uses else "use not recorded"
+
+
+def _row_order(row: RowKey) -> tuple[bool, int, str, str]:
+    return (not row.reference, row.group.count(","), row.group, row.label)
+
+
+def _row_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    configs = [_config(run) for run in runs]
+    by_label: dict[str, list[dict[str, str]]] = {}
+    for run, config in zip(runs, configs, strict=True):
+        if config is not None:
+            by_label.setdefault(str(run["label"]), []).append(config)
+    differing = {label: _differing(found) for label, found in by_label.items()}
+    names = []
+    for run, config in zip(runs, configs, strict=True):
+        label = str(run["label"])
+        parts = [f"{key}={(config or {}).get(key, '?')}" for key in differing.get(label, ())]
+        names.append(f"{label} [{', '.join(parts)}]" if parts else label)
+    return names
+
+
+def _config(run: Mapping[str, Any]) -> dict[str, str] | None:
+    text = run.get("config")
+    if not isinstance(text, str) or not text:
+        return None
+    values = {key: plain_text(value) for key, value in json.loads(text).items()}
+    return {"method": str(run["method"]), **values}
+
+
+def _differing(configs: Sequence[Mapping[str, str]]) -> list[str]:
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if len({config.get(key) for config in configs}) > 1]

@@ -1,0 +1,122 @@
+"""What a record measured, as flat columns: raw values, never rounded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmark.store import Record
+
+MEASURES: Mapping[str, str] = {
+    "accuracy": "share of test samples classified right, by the selection rule",
+    "loss": "mean cross-entropy on the test set, nats",
+    "teacher_accuracy": "the same of the teacher that the model was distilled from",
+    "up_per_client": "bytes a client uploads, warm-up included, mean over clients",
+    "down_per_client": "bytes a client is sent, warm-up included, mean over clients",
+    "client_seconds": "computing of all clients, cached training at its first price, seconds",
+    "slowest_client_seconds": "computing of the slowest client, seconds",
+    "server_seconds": "computing of the server, seconds",
+    "total_seconds": "wall time of the run, seconds",
+    "peak_memory_bytes": "highest resident memory of the run's process, bytes",
+}
+"""Columns of numbers that tables are made of, and what they mean."""
+
+
+def measures(record: Record) -> dict[str, Any]:
+    """Return a record's metrics, traffic, timing and provenance as columns."""
+    return {
+        **_scores(record.metrics),
+        **_traffic(record.communication),
+        **_seconds(record.timing),
+        **_provenance(record.metrics, record.environment),
+        "warnings": " | ".join(record.warnings),
+    }
+
+
+def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    teacher = metrics.get("teacher") or {}
+    return {
+        "selection": metrics.get("selection"),
+        "accuracy": metrics.get("accuracy"),
+        "loss": metrics.get("loss"),
+        "teacher_accuracy": teacher.get("accuracy"),
+        "teacher_loss": teacher.get("loss"),
+        "test_samples": metrics.get("test_samples"),
+        "per_class_accuracy": _json(metrics.get("per_class_accuracy")),
+        "confusion": _json(metrics.get("confusion")),
+    }
+
+
+def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
+    if not communication:
+        return {}
+    warmup = communication.get("warmup") or {}
+    clients: Sequence[Mapping[str, Any]] = communication.get("per_client") or ()
+    up, down = int(communication.get("up", 0)), int(communication.get("down", 0))
+    extra_up, extra_down = int(warmup.get("up", 0)), int(warmup.get("down", 0))
+    columns: dict[str, Any] = {
+        "rounds": communication.get("rounds"),
+        "up_bytes": up,
+        "down_bytes": down,
+        "warmup_up_bytes": extra_up,
+        "warmup_down_bytes": extra_down,
+        "parts": _json(parts(communication)),
+    }
+    if clients:
+        columns |= {
+            "up_per_client": (up + extra_up) / len(clients),
+            "down_per_client": (down + extra_down) / len(clients),
+            "up_least": min(int(client.get("up", 0)) for client in clients),
+            "up_most": max(int(client.get("up", 0)) for client in clients),
+            "down_least": min(int(client.get("down", 0)) for client in clients),
+            "down_most": max(int(client.get("down", 0)) for client in clients),
+        }
+    return columns
+
+
+def parts(communication: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Return a run's bytes by direction and part, over all its rounds, without warm-up."""
+    sums: dict[str, dict[str, int]] = {"up": {}, "down": {}}
+    for entry in communication.get("per_round") or ():
+        for direction, booked in sums.items():
+            for part, count in (entry.get(direction) or {}).items():
+                booked[part] = booked.get(part, 0) + int(count)
+    return sums
+
+
+def _seconds(timing: Mapping[str, Any]) -> dict[str, Any]:
+    if not timing:
+        return {}
+    clients = timing.get("client_seconds") or {}
+    named = {
+        key: timing.get(key)
+        for key in (
+            *("server_seconds", "evaluation_seconds", "data_seconds", "engine_seconds"),
+            *("cached_client_seconds", "total_seconds"),
+        )
+    }
+    return {
+        "client_seconds": clients.get("sum"),
+        "slowest_client_seconds": clients.get("max"),
+        **named,
+    }
+
+
+def _provenance(metrics: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
+    split, git = metrics.get("split") or {}, environment.get("git") or {}
+    versions = environment.get("versions") or {}
+    return {
+        "split_id": split.get("digest"),
+        "topped_up": split.get("topped_up"),
+        "dataset_fingerprint": metrics.get("dataset_fingerprint"),
+        "git_commit": git.get("commit"),
+        "git_dirty": git.get("dirty"),
+        **{f"version.{name}": version for name, version in versions.items()},
+        "hardware": _json(environment.get("hardware")),
+        "peak_memory_bytes": environment.get("peak_memory_bytes"),
+    }
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,143 @@
+"""The sentences beneath a table: how it was made, what it rests on, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reports.axes import SEED_FIELDS, UNSET, describe
+from reports.formats import probability
+from reports.grid import Grid, Split
+from reports.load import DONE, NOT_RUN, Results, shown_runs
+from reports.scores import FLAG, verdicts
+from reports.statistics import LEAST_PAIRS, LEVEL, least_signed_rank_p
+
+SELECTION_RULES: Mapping[str, str] = {
+    "last": "that of the final model, never the best one on the way",
+}
+"""The rules by which an accuracy is chosen, in words."""
+
+_LISTED = 3
+"""Places named in a reason before it is only counted."""
+
+
+def notes(results: Results, grid: Grid) -> list[str]:
+    """Return everything that is to be said beneath the tables of an experiment."""
+    runs = shown_runs(results)
+    found = list(results.problems)
+    if not runs and not results.not_installed:
+        return found
+    done = [run for run in runs if run["shown"] == DONE]
+    found += _setting(grid)
+    if done:
+        found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
+    found += _provenance(grid)
+    return found
+
+
+def _setting(grid: Grid) -> list[str]:
+    fixed = {
+        field: value
+        for field, value in grid.axes.fixed.items()
+        if value != UNSET and field not in SEED_FIELDS
+    }
+    said = []
+    if fixed:
+        words = ", ".join(describe(field, value) for field, value in fixed.items())
+        said.append(f"The same for all: {words}.")
+    said += [f"Differs too: {sentence}." for sentence in grid.axes.implied.values()]
+    return said
+
+
+def _selection(done: Sequence[Mapping[str, Any]]) -> list[str]:
+    rules = sorted({str(run["selection"]) for run in done if run.get("selection")})
+    if len(rules) > 1:
+        return [f"Accuracies were chosen by different rules ({', '.join(rules)}): don't compare."]
+    return [
+        f"The accuracy of record is {SELECTION_RULES.get(rule, 'chosen so')} (rule '{rule}')."
+        for rule in rules
+    ]
+
+
+def _spread(grid: Grid) -> str:
+    counts = sorted({len(cell.runs) for cell in grid.cells.values() if cell.complete})
+    if not counts:
+        return "No cell is complete: no mean is given."
+    if counts == [1]:
+        return "One seed: no spread can be given."
+    shown = " or ".join(map(str, counts))
+    return f"Mean ± standard deviation (ddof 1) over n = {shown} seeds; no mean over survivors."
+
+
+def _marks(grid: Grid) -> list[str]:
+    judged = [verdict for verdict in verdicts(grid).values() if verdict.best is not None]
+    if not judged:
+        return []
+    tested = [verdict for verdict in judged if verdict.tied]
+    said = []
+    if tested:
+        said.append(
+            "Bold: every method that can't be told from the best (paired t tests over shared "
+            f"splits, Holm-corrected, level {LEVEL:g}); underlined: the next."
+        )
+    if len(tested) < len(judged):
+        said.append(
+            f"With fewer than {LEAST_PAIRS} shared splits no method can be told from another: "
+            "nothing is bold there."
+        )
+    fewest = min((verdict.pairs for verdict in tested), default=0)
+    if tested and least_signed_rank_p(fewest) > LEVEL:
+        said.append(
+            f"{fewest} shared splits can't reach significance without assuming normal "
+            f"differences (Wilcoxon: p is at least {probability(least_signed_rank_p(fewest))})."
+        )
+    return said
+
+
+def _cost_rules(done: Sequence[Mapping[str, Any]]) -> list[str]:
+    warm = any(int(run.get("warmup_up_bytes") or 0) for run in done)
+    shared = "; the shared warm-up's traffic is part of every method's" if warm else ""
+    return [
+        "The common first initialisation is a seed and costs nothing. Bytes are what crossed the "
+        f"wire, mean over clients{shared}. Client seconds are summed over clients, cached "
+        "training at its first price.",
+    ]
+
+
+def _provenance(grid: Grid) -> list[str]:
+    mixed = sorted({name for cell in grid.cells.values() for name in cell.mixed})
+    if not mixed:
+        return []
+    return [f"{FLAG} The seeds of this cell differ in {', '.join(mixed)}."]
+
+
+def reasons(grid: Grid) -> list[str]:
+    """Return one sentence for each way in which runs did not end well, with the places."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    waiting = 0
+    for (row, scenario), cell in grid.cells.items():
+        where = ", ".join(grid.axes.header(scenario))
+        for run in cell.runs:
+            status, reason = str(run["shown"]), str(run["reason"] or "")
+            if status == NOT_RUN and not reason:
+                waiting += 1
+            elif status != DONE:
+                place = ", ".join(part for part in (where, f"seed {_seed(run)}") if part)
+                places.setdefault((row.label, status, reason), []).append(place)
+    said = []
+    for (label, status, reason), found in places.items():
+        listed = "; ".join(found) if len(found) <= _LISTED else f"{len(found)} runs"
+        said.append(f"{label}: {status} ({listed})" + (f": {reason}" if reason else ""))
+    said += [f"{name}: not installed: {why}" for name, why in grid.not_installed.items()]
+    if waiting:
+        said.append(f"not run yet: {waiting} {'run' if waiting == 1 else 'runs'}")
+    return said
+
+
+def _seed(run: Mapping[str, Any]) -> str:
+    split, seed = _split(run)
+    return seed if split == seed else f"{seed} (split seed {split})"
+
+
+def _split(run: Mapping[str, Any]) -> Split:
+    return str(run["split_seed"]), str(run["seed"])

@@ -1,0 +1,161 @@
+"""The main table: accuracy of every method on every scenario, the teacher's beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports.formats import count_of, percent_parts
+from reports.grid import Grid, GridCell, RowKey
+from reports.load import DONE
+from reports.statistics import Verdict, judge
+from reports.table import Cell, Row, Table
+
+FLAG = "†"
+"""Sign of a cell whose seeds were not made alike."""
+
+_TEACHER = "teacher_accuracy"
+
+
+def verdicts(grid: Grid) -> dict[tuple[str, ...], Verdict]:
+    """Return who is best on each scenario; references and incomplete cells don't compete."""
+    return {
+        scenario: judge(
+            {
+                row.label: cell.values("accuracy")
+                for row, cell in grid.column(scenario)
+                if not row.reference and cell.summary("accuracy")
+            }
+        )
+        for scenario in grid.scenarios
+    }
+
+
+def score_table(grid: Grid) -> Table:
+    """Return accuracy in percent by method and scenario, with the teacher's where there is one."""
+    judged = verdicts(grid)
+    columns: list[tuple[str, ...]] = []
+    makers: list[tuple[tuple[str, ...], str]] = []
+    for scenario in grid.scenarios:
+        planned = grid.column(scenario)
+        header = (*grid.axes.header(scenario), *_shared_count(grid, scenario))
+        columns.append((*header, "accuracy %"))
+        makers.append((scenario, "accuracy"))
+        if any(cell.values(_TEACHER) for _, cell in planned):
+            columns.append((*header, "teacher %"))
+            makers.append((scenario, _TEACHER))
+    rows = [
+        Row(
+            row.group,
+            row.label,
+            tuple(_cell(grid, row, scenario, name, judged[scenario]) for scenario, name in makers),
+            row.reference,
+        )
+        for row in grid.rows
+    ]
+    rows += [
+        Row("not installed", name, tuple(Cell("not installed", muted=True) for _ in makers))
+        for name in grid.not_installed
+    ]
+    return Table("accuracy", "Test accuracy", tuple(columns), tuple(rows))
+
+
+def _counts(grid: Grid, scenario: tuple[str, ...]) -> set[int]:
+    return {len(cell.runs) for _, cell in grid.column(scenario)}
+
+
+def _shared_count(grid: Grid, scenario: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the number of seeds as a header, where columns need one."""
+    if len({frozenset(_counts(grid, other)) for other in grid.scenarios}) == 1:
+        return ()
+    counts = _counts(grid, scenario)
+    return (f"n = {counts.pop()}",) if len(counts) == 1 else ("n varies",)
+
+
+def _cell(
+    grid: Grid, row: RowKey, scenario: tuple[str, ...], column: str, verdict: Verdict
+) -> Cell:
+    cell = grid.cells.get((row, scenario))
+    if cell is None:
+        return Cell(muted=True)
+    if not cell.complete:
+        return Cell(_problems(cell), muted=True) if column == "accuracy" else Cell(muted=True)
+    summary = cell.summary(column)
+    if summary is None:
+        return Cell(muted=True)
+    main, spread = percent_parts(summary)
+    flag = FLAG if cell.mixed else ""
+    if len(_counts(grid, scenario)) > 1:
+        flag += f" (n = {summary.n})"
+    judged = column == "accuracy" and not row.reference
+    return Cell(
+        main,
+        spread,
+        best=judged and row.label in verdict.tied,
+        second=judged and bool(verdict.tied) and row.label == verdict.second,
+        flag=flag,
+    )
+
+
+def _problems(cell: GridCell) -> str:
+    total = len(cell.runs)
+    return ", ".join(
+        count_of(count, total, status)
+        for status, count in sorted(cell.statuses.items())
+        if status != DONE
+    )
+
+
+def cell_facts(grid: Grid, row: RowKey, scenario: tuple[str, ...]) -> dict[str, Any]:
+    """Return what every raw table says of a cell: its place, its runs and what became of them."""
+    cell = grid.cells[row, scenario]
+    return {
+        **dict(zip(grid.axes.shown, scenario, strict=True)),
+        "group": row.group,
+        "label": row.label,
+        "method": row.method,
+        "kind": "reference" if row.reference else "method",
+        "planned": len(cell.runs),
+        "done": cell.statuses[DONE],
+        "statuses": "; ".join(f"{name}: {n}" for name, n in sorted(cell.statuses.items())),
+        "differs_in": ", ".join(cell.mixed),
+        "run_ids": " ".join(str(run["run_id"]) for run in cell.runs),
+    }
+
+
+def score_frame(grid: Grid) -> pd.DataFrame:
+    """Return one row a cell with raw accuracies: mean, spread, interval, and every value."""
+    judged = verdicts(grid)
+    rows = []
+    for scenario in grid.scenarios:
+        for row, cell in grid.column(scenario):
+            verdict = judged[scenario]
+            tied = row.label in verdict.tied if verdict.tied and not row.reference else None
+            rows.append(
+                {
+                    **cell_facts(grid, row, scenario),
+                    **summary_columns(cell, "accuracy", interval=True),
+                    **summary_columns(cell, _TEACHER),
+                    "not_told_from_best": tied,
+                    "values": _by_split(cell.values("accuracy")),
+                }
+            )
+    return pd.DataFrame.from_records(rows)
+
+
+def summary_columns(cell: GridCell, column: str, *, interval: bool = False) -> dict[str, Any]:
+    """Return mean and standard deviation of a cell's column; empty unless every run is done."""
+    summary = cell.summary(column)
+    names = ["mean", "sd", *(("low", "high") if interval else ())]
+    named = {"low": "ci95_low", "high": "ci95_high"}
+    return {
+        f"{column}_{named.get(name, name)}": getattr(summary, name) if summary else None
+        for name in names
+    }
+
+
+def _by_split(values: Mapping[tuple[str, str], float]) -> str:
+    return json.dumps({f"{split}/{seed}": value for (split, seed), value in values.items()})

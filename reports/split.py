@@ -1,0 +1,191 @@
+"""A partition as a table of counts and as a bubble plot. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_COLUMNS = 3
+"""Panels beside each other in one picture."""
+
+LARGEST_BUBBLE = 0.86
+"""Diameter of the largest bubble, in cells of the grid."""
+
+_COLOR = "#2f6f9f"
+
+
+@dataclass(frozen=True, eq=False)
+class SplitPanel:
+    """One partition, ready to be shown.
+
+    Parameters
+    ----------
+    title : str
+        What stands above it.
+    counts : numpy.ndarray
+        int64 [K, C], samples of each class that each client holds.
+    class_names : tuple of str
+        C names, in label order.
+    widths : tuple of str
+        K model widths such as ``"1/2"``; empty if they are not to be shown.
+
+    Raises
+    ------
+    ValueError
+        If the lengths don't agree.
+    """
+
+    title: str
+    counts: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+    widths: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.counts.ndim != 2 or self.counts.shape[1] != len(self.class_names):
+            raise ValueError(
+                f"counts of shape {self.counts.shape} for {len(self.class_names)} classes"
+            )
+        if self.widths and len(self.widths) != len(self.counts):
+            raise ValueError(f"{len(self.widths)} widths for {len(self.counts)} clients")
+
+
+def count_table(panel: SplitPanel) -> tuple[list[str], list[list[int | str]]]:
+    """Return the partition as columns and rows.
+
+    Returns
+    -------
+    columns : list of str
+        Client, width (where there are any), each class, all samples, classes held.
+    rows : list of list
+        One per client, and the sums over clients last.
+    """
+    shown = bool(panel.widths)
+    columns = ["client", *(["width"] if shown else []), *panel.class_names, "samples", "classes"]
+    rows: list[list[int | str]] = []
+    for client, held in enumerate(panel.counts.tolist()):
+        width = [panel.widths[client]] if shown else []
+        rows.append([client, *width, *held, sum(held), sum(count > 0 for count in held)])
+    sums = panel.counts.sum(axis=0).tolist()
+    held_classes = sum(count > 0 for count in sums)
+    rows.append(["all", *([""] if shown else []), *sums, sum(sums), held_classes])
+    return columns, rows
+
+
+def draw_splits(panels: Sequence[SplitPanel]) -> Figure:
+    """Draw partitions as bubbles: clients by classes, areas by samples.
+
+    All panels share one scale, so that areas can be compared between them.
+
+    Parameters
+    ----------
+    panels : sequence of SplitPanel
+        At least one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Not registered with pyplot: nobody has to close it.
+
+    Raises
+    ------
+    ValueError
+        If there are no panels.
+    """
+    if not panels:
+        raise ValueError("there is no partition to draw")
+    from matplotlib.figure import Figure
+
+    columns = min(MOST_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    clients = max(len(panel.counts) for panel in panels)
+    classes = max(len(panel.class_names) for panel in panels)
+    size = (
+        columns * (1.6 + 0.32 * min(max(clients, 6), 50)),
+        rows * (1.3 + 0.32 * min(max(classes, 5), 100)),
+    )
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    largest = max(int(panel.counts.max(initial=0)) for panel in panels)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _draw_panel(axes, panel, max(largest, 1))
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def save_splits(panels: Sequence[SplitPanel], path: Path) -> None:
+    """Draw partitions into a file; its suffix says the format.
+
+    The file is the same bytes for the same partitions: it carries no date.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    figure = draw_splits(panels)
+    kind = path.suffix.lower().removeprefix(".")
+    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        figure.savefig(temporary, format=kind, dpi=160, metadata=dates.get(kind))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _draw_panel(axes: Axes, panel: SplitPanel, largest: int) -> None:
+    from matplotlib.collections import EllipseCollection
+
+    held = np.argwhere(panel.counts > 0)
+    diameters = LARGEST_BUBBLE * np.sqrt(panel.counts[tuple(held.T)] / largest)
+    # Diameters in units of the axes: areas stay right whatever the size of the picture.
+    bubbles = EllipseCollection(
+        diameters,
+        diameters,
+        np.zeros(len(held)),
+        units="x",
+        offsets=held,
+        offset_transform=axes.transData,
+        facecolor=_COLOR,
+        edgecolor="none",
+        alpha=0.85,
+    )
+    axes.add_collection(bubbles)
+    clients, classes = panel.counts.shape
+    axes.set_xlim(-0.6, clients - 0.4)
+    axes.set_ylim(-0.6, classes - 0.4)
+    axes.set_aspect("equal", adjustable="box")
+    axes.set_title(panel.title, fontsize=9, loc="left", wrap=True)
+    axes.set_yticks(range(classes), panel.class_names, fontsize=8)
+    step = math.ceil(clients / 25)
+    marks = range(0, clients, step)
+    unequal = len(set(panel.widths)) > 1
+    names = [f"{mark}\n{panel.widths[mark]}" if unequal else str(mark) for mark in marks]
+    axes.set_xticks(list(marks), names, fontsize=8 if not unequal else 7)
+    axes.set_xlabel("client, width" if unequal else "client", fontsize=8)
+    axes.grid(visible=True, color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_color("0.8")
+    axes.text(
+        1.0,
+        1.01,
+        f"largest bubble: {largest}",
+        transform=axes.transAxes,
+        ha="right",
+        va="bottom",
+        fontsize=7,
+        color="0.4",
+    )

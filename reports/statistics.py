@@ -1,0 +1,224 @@
+"""Statistics of few seeds: spreads, intervals, paired tests, and who can't be told from the best.
+
+Everything here works on plain numbers. SciPy is imported where it is needed, so that a
+report without tests stays quick.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+LEVEL = 0.05
+"""Two-sided significance level of every test in a report."""
+
+LEAST_PAIRS = 3
+"""Shared splits below which no method is told from another."""
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and spread of one cell.
+
+    Parameters
+    ----------
+    n : int
+        Number of values.
+    mean : float
+        Their arithmetic mean.
+    sd : float or None
+        Standard deviation with ddof 1; ``None`` with one value.
+    low, high : float or None
+        Student-t 95 % confidence interval of the mean; ``None`` with one value.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Return mean, standard deviation (ddof 1) and Student-t 95 % interval of ``values``.
+
+    Raises
+    ------
+    ValueError
+        If there are no values.
+    """
+    if not values:
+        raise ValueError("no values to summarise")
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Summary(1, mean, None, None, None)
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = _t_quantile(1 - LEVEL / 2, n - 1) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def _t_quantile(probability: float, degrees: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, probability))
+
+
+def paired_t(differences: Sequence[float]) -> float:
+    """Return the two-sided p value of a paired Student-t test; 1 if nothing differs.
+
+    Raises
+    ------
+    ValueError
+        With fewer than two differences.
+    """
+    from scipy.special import stdtr
+
+    if len(differences) < 2:
+        raise ValueError("a paired test needs two pairs at least")
+    summary = summarize(differences)
+    if not summary.sd:
+        return 1.0 if summary.mean == 0 else 0.0
+    t = summary.mean / (summary.sd / math.sqrt(summary.n))
+    return float(2 * stdtr(summary.n - 1, -abs(t)))
+
+
+def signed_rank(differences: Sequence[float]) -> float:
+    """Return the exact two-sided p value of Wilcoxon's signed-rank test.
+
+    Zero differences are dropped, ties get mean ranks; the null distribution is that of
+    all sign patterns of the ranks at hand, so it is exact with ties as well.
+    """
+    nonzero = [value for value in differences if value != 0]
+    if not nonzero:
+        return 1.0
+    doubled = _doubled_ranks([abs(value) for value in nonzero])
+    counts = [1]  # counts[s]: sign patterns whose positive doubled ranks add up to s
+    for rank in doubled:
+        grown = counts + [0] * rank
+        for total, count in enumerate(counts):
+            grown[total + rank] += count
+        counts = grown
+    positive = sum(rank for rank, value in zip(doubled, nonzero, strict=True) if value > 0)
+    tail = sum(counts[: min(positive, sum(doubled) - positive) + 1])
+    return min(1.0, 2 * tail / 2 ** len(nonzero))
+
+
+def _doubled_ranks(sizes: Sequence[float]) -> list[int]:
+    below = [sum(other < size for other in sizes) for size in sizes]
+    same = [sum(other == size for other in sizes) for size in sizes]
+    return [2 * low + equal + 1 for low, equal in zip(below, same, strict=True)]
+
+
+def least_signed_rank_p(pairs: int) -> float:
+    """Return the least p value that Wilcoxon's signed-rank test can reach with ``pairs`` pairs."""
+    return min(1.0, float(2.0 ** (1 - pairs)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number (Holm 1979), in the given order."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(order):
+        largest = max(largest, (len(p_values) - place) * p_values[index])
+        corrected[index] = min(1.0, largest)
+    return corrected
+
+
+def shared_differences(first: Mapping[Key, float], second: Mapping[Key, float]) -> dict[Key, float]:
+    """Return ``first - second`` on the splits that both have."""
+    return {key: value - second[key] for key, value in first.items() if key in second}
+
+
+def hierarchical_bootstrap(
+    blocks: Sequence[Sequence[float]], rng: np.random.Generator, resamples: int = 10_000
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean over blocks of the means within.
+
+    Blocks (datasets or scenarios) are drawn with replacement, then the values (paired
+    differences over shared splits) within each drawn block.
+
+    Parameters
+    ----------
+    blocks : sequence of sequence of float
+        Values by block; no block is empty.
+    rng : numpy.random.Generator
+        Source of the resamples.
+    resamples : int
+        Number of bootstrap resamples.
+
+    Raises
+    ------
+    ValueError
+        If there is no block, or an empty one.
+    """
+    if not blocks or any(not len(block) for block in blocks):
+        raise ValueError("a bootstrap needs blocks that hold values")
+    chosen = rng.integers(len(blocks), size=(resamples, len(blocks)))
+    means = np.empty(chosen.shape)
+    for index, block in enumerate(blocks):
+        places = chosen == index
+        values = np.asarray(block, dtype=float)
+        draws = rng.integers(len(values), size=(int(places.sum()), len(values)))
+        means[places] = values[draws].mean(axis=1)
+    low, high = np.quantile(means.mean(axis=1), [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who is best in one column, and who can't be told from it.
+
+    Parameters
+    ----------
+    best : str or None
+        The method with the highest mean; ``None`` if no method has one.
+    tied : frozenset of str
+        The best and every method that can't be told from it; empty if that can't be said.
+    second : str or None
+        The highest mean outside ``tied`` (outside the best alone if nothing is tied).
+    pairs : int
+        Shared splits that the verdict rests on.
+    """
+
+    best: str | None
+    tied: frozenset[str]
+    second: str | None
+    pairs: int
+
+
+def judge(values: Mapping[str, Mapping[Key, float]], level: float = LEVEL) -> Verdict:
+    """Say who is best and who can't be told from it.
+
+    The rule: paired Student-t tests of the best against each other method over the splits
+    that they share, Holm-corrected; a method whose corrected p is at least ``level`` can't
+    be told from the best. With fewer than :data:`LEAST_PAIRS` shared splits nothing is said.
+
+    Parameters
+    ----------
+    values : mapping of str to (mapping of split to float)
+        Score by method and split, higher is better.
+    level : float
+        Significance level.
+    """
+    filled = {name: scores for name, scores in values.items() if scores}
+    means = {name: summarize(list(scores.values())).mean for name, scores in filled.items()}
+    if not means:
+        return Verdict(None, frozenset(), None, 0)
+    order = sorted(means, key=lambda name: (-means[name], name))
+    best, others = order[0], order[1:]
+    shared = {name: shared_differences(values[best], values[name]) for name in others}
+    pairs = min([len(values[best]), *(len(differences) for differences in shared.values())])
+    if pairs < LEAST_PAIRS:
+        return Verdict(best, frozenset(), others[0] if others else None, pairs)
+    corrected = holm([paired_t(list(shared[name].values())) for name in others])
+    tied = {best} | {name for name, p in zip(others, corrected, strict=True) if p >= level}
+    rest = [name for name in others if name not in tied]
+    return Verdict(best, frozenset(tied), rest[0] if rest else None, pairs)

@@ -1,0 +1,186 @@
+"""The cache of decoded datasets: mapped, verified, rebuilt when damaged, never in the way."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets import ImageDataset, cache, idx, load
+from datasets.catalog import specs
+
+
+@pytest.fixture
+def root(tmp_path: Path, nothing_else: Path, write_set: Callable[..., None]) -> Path:
+    write_set(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def same(first: ImageDataset, second: ImageDataset) -> bool:
+    return first.fingerprint == second.fingerprint and all(
+        np.array_equal(a, b)
+        for one, two in ((first.train, second.train), (first.test, second.test))
+        for a, b in ((one.images, two.images), (one.labels, two.labels))
+    )
+
+
+def only_entry(folder: Path) -> Path:
+    (entry,) = folder.iterdir()
+    return entry
+
+
+def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    original = idx.read_pair
+
+    def counted(*args: Path, size: int, classes: int) -> object:
+        calls.append(1)
+        return original(*args, size=size, classes=classes)
+
+    monkeypatch.setattr("datasets.source_mnist.read_pair", counted)
+    return calls
+
+
+def test_second_load_is_mapped_and_decodes_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = count_decodes(monkeypatch)
+    fresh = load("mnist", data_root=root)
+    first = load("mnist", data_root=root, cache_dir=tmp_path / "cache")
+    assert len(calls) == 4  # two files pairs, twice
+    second = load("mnist", data_root=root, cache_dir=tmp_path / "cache")
+    assert len(calls) == 4
+    assert isinstance(second.train.images, np.memmap)
+    assert not second.train.images.flags.writeable
+    assert same(fresh, first)
+    assert same(first, second)
+
+
+def test_key_follows_content_size_and_name(
+    root: Path, tmp_path: Path, write_set: Callable[..., None]
+) -> None:
+    folder = tmp_path / "cache"
+    load("mnist", data_root=root, cache_dir=folder)
+    shutil.copytree(root, tmp_path / "copy")
+    load("mnist", data_root=tmp_path / "copy", cache_dir=folder)
+    assert len(list(folder.iterdir())) == 1  # a copy elsewhere shares the entry
+    load("mnist", data_root=root, cache_dir=folder, image_size=64)
+    load("fashion_mnist", data_root=root, cache_dir=folder)
+    assert len(list(folder.iterdir())) == 3
+    write_set(root, seed=5)  # same names and sizes, other pixels
+    changed = load("mnist", data_root=root, cache_dir=folder)
+    assert len(list(folder.iterdir())) == 4
+    assert same(changed, load("mnist", data_root=root))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+def swap_labels(path: Path) -> None:
+    shutil.copy(path.with_name("test_labels.npy"), path.with_name("train_labels.npy"))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("train_images.npy", flip),
+        ("test_labels.npy", flip),
+        ("train_images.npy", lambda path: os.truncate(path, path.stat().st_size // 2)),
+        ("test_images.npy", lambda path: os.truncate(path, 0)),
+        ("train_images.npy", lambda path: path.unlink()),
+        ("train_labels.npy", swap_labels),
+        ("entry.json", lambda path: path.unlink()),
+        ("entry.json", lambda path: path.write_text("{")),
+        ("entry.json", lambda path: path.write_text("[]")),
+        ("entry.json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("test_images.npy", lambda path: path.write_bytes(b"not an array, " * 10)),
+    ],
+)
+def test_damage_is_found_told_and_repaired(
+    root: Path,
+    tmp_path: Path,
+    file: str,
+    damage: Callable[[Path], object],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "cache"
+    fresh = load("mnist", data_root=root, cache_dir=folder)
+    damage(only_entry(folder) / file)
+    with caplog.at_level(logging.WARNING, "datasets.cache"):
+        repaired = load("mnist", data_root=root, cache_dir=folder)
+    assert "damaged cache entry" in caplog.text
+    assert same(fresh, repaired)
+    caplog.clear()
+    assert same(fresh, load("mnist", data_root=root, cache_dir=folder))
+    assert "damaged" not in caplog.text
+    only_entry(folder)  # neither leftovers nor a second entry
+
+
+def test_a_full_disk_costs_no_result(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(path: Path, array: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "_save", full)
+    data = load("mnist", data_root=root, cache_dir=tmp_path / "cache")
+    assert len(data.train) == 30
+    assert "No space left on device" in caplog.text
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_cache_folder_that_is_a_file(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    assert len(load("mnist", data_root=root, cache_dir=tmp_path / "cache").train) == 30
+    assert "can't be written" in caplog.text
+
+
+def test_a_race_for_one_entry_is_won_by_somebody(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache"
+    data = load("mnist", data_root=root, cache_dir=folder)
+    entry = only_entry(folder)
+    # The other process finishes between this one's look and its rename.
+    monkeypatch.setattr(Path, "exists", lambda self, **_: False)
+    assert cache.write_entry(entry, data.train, data.test, data.fingerprint)
+    monkeypatch.undo()
+    assert only_entry(folder) == entry
+    assert cache.read_entry(entry) is not None
+
+
+def test_leftovers_of_killed_processes_are_swept(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    old, young = folder / ".writing-1-aa", folder / ".writing-2-bb"
+    for leftover in (old, young):
+        leftover.mkdir(parents=True)
+        (leftover / "train_images.npy").write_bytes(b"half")
+    os.utime(old, (1, 1))
+    load("mnist", data_root=root, cache_dir=folder)
+    assert not old.exists()
+    assert young.exists()  # may be another process at work
+
+
+def test_identity_of_large_sets_is_by_date(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = specs()["mnist"].search(root).files
+    by_content = cache.source_identity(files)
+    os.utime(files[0], (1, 1))
+    assert cache.source_identity(files) == by_content
+    monkeypatch.setattr(cache, "_HASH_LIMIT_BYTES", 0)
+    by_date = cache.source_identity(files)
+    os.utime(files[0], (2, 2))
+    assert len({by_content, by_date, cache.source_identity(files)}) == 3

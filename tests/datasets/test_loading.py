@@ -1,0 +1,246 @@
+"""Loading: places in their order, real digits and garments, one message when all fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import datasets
+from datasets import DataError, available, catalog, load, locate, places
+from datasets.image_dataset import Augmentation, Split
+from datasets.resize import resize_images
+
+ROOT = Path(datasets.__file__).parents[1]
+GARMENTS = Path("/usr/share/datasets/fashion-mnist")
+
+
+def test_listing_imports_no_heavy_library() -> None:
+    code = (
+        "import sys, datasets; names = [i.name for i in datasets.available()]; "
+        "datasets.locate('digits'); "
+        "heavy = {'torch', 'torchvision', 'sklearn', 'PIL', 'scipy'} & set(sys.modules); "
+        "assert not heavy, heavy; print(*names)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["digits", "fashion_mnist", "mnist"]
+
+
+def test_digits() -> None:
+    data = load("digits")
+    info = next(info for info in available() if info.name == "digits")
+    assert data.train.images.shape == (1438, 1, 32, 32)
+    assert data.test.images.shape == (359, 1, 32, 32)
+    assert (len(data.train), len(data.test)) == (info.train_samples, info.test_samples)
+    assert (data.num_classes, data.channels, data.image_size) == (10, 1, 32)
+    assert data.augmentation == Augmentation(0, False)
+    assert data.augmentation.is_identity
+    unit = data.train.images / 255.0
+    assert unit.mean() == pytest.approx(data.mean[0], abs=5e-5)
+    assert unit.std() == pytest.approx(data.std[0], abs=5e-5)
+    assert data.train.images.max() > 250
+    # A fixed fifth: the same samples for everyone, each class by its share.
+    everything = np.bincount(np.concatenate([data.train.labels, data.test.labels]))
+    assert np.all(np.abs(np.bincount(data.test.labels) - everything * 359 / 1797) < 1)
+    assert load("digits").fingerprint == data.fingerprint
+    assert load("digits", image_size=64).fingerprint != data.fingerprint
+
+
+def test_arrays_are_read_only() -> None:
+    data = load("digits")
+    with pytest.raises(ValueError, match="read-only"):
+        data.train.images[0] = 0
+
+
+@pytest.mark.skipif(not GARMENTS.is_dir(), reason="Debian's dataset-fashion-mnist not installed")
+def test_real_garments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(places.DATA_VARIABLE, raising=False)
+    monkeypatch.setattr(places, "user_data_root", lambda: tmp_path)
+    data = load("fashion_mnist", download=False)
+    assert data.train.images.shape == (60_000, 1, 32, 32)
+    assert data.test.images.shape == (10_000, 1, 32, 32)
+    assert np.bincount(data.train.labels).tolist() == [6000] * 10
+    assert np.bincount(data.test.labels).tolist() == [1000] * 10
+    assert data.train.images.mean() / 255 == pytest.approx(0.2860, abs=1e-3)
+    assert data.class_names[9] == "Ankle boot"
+    assert data.train.labels[0] == 9  # the first training image is a boot
+    with pytest.raises(DataError, match="holds fashion_mnist, not mnist"):
+        load("mnist", data_root=GARMENTS, download=False)
+
+
+@pytest.mark.parametrize("folder", ["", "fashion_mnist", "fashion-mnist", "FashionMNIST/raw"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_layouts_below_a_data_root(
+    tmp_path: Path, nothing_else: Path, write_set: Callable[..., None], folder: str, zipped: bool
+) -> None:
+    write_set(tmp_path / folder, zipped=zipped)
+    data = load("fashion_mnist", data_root=tmp_path, download=False)
+    assert data.train.images.shape == (30, 1, 32, 32)
+    assert data.test.labels.tolist() == [label % 10 for label in range(20)]
+
+
+def test_fingerprint_is_of_content_alone(
+    tmp_path: Path, nothing_else: Path, write_set: Callable[..., None]
+) -> None:
+    marks = {}
+    variants: dict[str, dict[str, int]] = {
+        "plain": {},
+        "zipped": {"zipped": True},
+        "other pixels": {"seed": 1},
+        "fewer": {"train": 29},
+    }
+    for name, options in variants.items():
+        write_set(tmp_path / name, **options)
+        marks[name] = load("mnist", data_root=tmp_path / name).fingerprint
+    assert marks["plain"] == marks["zipped"]
+    assert len(set(marks.values())) == 3
+    at_64 = load("mnist", data_root=tmp_path / "plain", image_size=64)
+    assert at_64.train.images.shape == (30, 1, 64, 64)
+
+
+def test_order_of_places(
+    tmp_path: Path,
+    nothing_else: Path,
+    write_set: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flag, variable = tmp_path / "flag", tmp_path / "variable"
+    assert not locate("mnist", flag).found
+    write_set(nothing_else / "mnist")
+    assert locate("mnist", flag).place == nothing_else / "mnist"
+    write_set(variable)
+    monkeypatch.setenv(places.DATA_VARIABLE, str(variable))
+    assert locate("mnist", flag).place == variable
+    write_set(flag / "MNIST" / "raw")
+    found = locate("mnist", flag)
+    assert found.place == flag / "MNIST" / "raw"
+    assert len(found.files) == 4
+    assert found.tried == (str(flag / "mnist"),)
+
+
+def test_debians_place_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "user_data_root", lambda: tmp_path)
+    assert catalog.specs()["fashion_mnist"].own_places() == (GARMENTS,)
+    assert catalog.specs()["mnist"].own_places() == ()
+
+
+def test_nothing_found_names_every_place_and_the_way(
+    tmp_path: Path,
+    nothing_else: Path,
+    write_set: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(places.DATA_VARIABLE, str(tmp_path / "variable"))
+    write_set(tmp_path / "flag")
+    (tmp_path / "flag" / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError) as caught:
+        load("fashion_mnist", data_root=tmp_path / "flag")
+    message = str(caught.value)
+    for part in (
+        str(tmp_path / "flag" / "FashionMNIST" / "raw"),
+        f"{tmp_path / 'flag'} (lacks t10k-labels-idx1-ubyte)",
+        str(tmp_path / "variable" / "fashion_mnist"),
+        str(nothing_else),
+        "no network in this test",
+        "apt-get install dataset-fashion-mnist",
+    ):
+        assert part in message
+    assert "\n" not in message
+    with pytest.raises(DataError, match="download not allowed"):
+        load("fashion_mnist", data_root=tmp_path / "flag", download=False)
+
+
+def test_download_is_used_once(
+    tmp_path: Path,
+    nothing_else: Path,
+    write_set: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torchvision.datasets
+
+    calls = []
+
+    class Fake:
+        def __init__(self, root: str, download: bool) -> None:
+            calls.append(root)
+            write_set(Path(root) / "MNIST" / "raw", zipped=True)
+
+    from datasets import source_mnist
+
+    real = source_mnist.SPECS[0]
+    monkeypatch.setitem(catalog.specs(), "mnist", real)
+    monkeypatch.setattr(torchvision.datasets, "MNIST", Fake)
+    for root, where in ((tmp_path / "root", tmp_path / "root"), (None, nothing_else)):
+        for _ in range(2):
+            assert len(load("mnist", data_root=root).train) == 30
+        assert locate("mnist", root).place == where / "MNIST" / "raw"
+        assert not list(where.glob(".download-*"))
+    assert len(calls) == 2
+
+
+def test_a_damaged_file_is_an_error_and_not_passed_over(
+    tmp_path: Path, nothing_else: Path, write_set: Callable[..., None]
+) -> None:
+    write_set(tmp_path / "a")
+    write_set(nothing_else)
+    broken = tmp_path / "a" / "t10k-images-idx3-ubyte"
+    broken.write_bytes(broken.read_bytes()[:-7])
+    with pytest.raises(DataError, match="truncated") as caught:
+        load("mnist", data_root=tmp_path / "a")
+    assert str(broken) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("fashion-mnist", "did you mean 'fashion_mnist'"), ("digit", "'digits'"), ("?", "one of:")],
+)
+def test_unknown_name(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(name)
+    with pytest.raises(DataError, match=message):
+        locate(name)
+
+
+@pytest.mark.parametrize("size", [0, 28, -32, 128])
+def test_unknown_size(size: int) -> None:
+    with pytest.raises(DataError, match="one of: 32, 64"):
+        load("digits", image_size=size)
+
+
+def test_resize_rule() -> None:
+    images = np.zeros((2, 3, 4, 4), dtype=np.uint8)
+    images[:, 0], images[:, 1, :, :2] = 200, 100
+    resized = resize_images(images, 8)
+    assert resized.shape == (2, 3, 8, 8)
+    assert np.all(resized[:, 0] == 200)
+    assert np.all(resized[:, 2] == 0)
+    # Bilinear between the second pixel's centre (100) and the third's (0).
+    assert resized[0, 1, 0].tolist() == [100, 100, 100, 75, 25, 0, 0, 0]
+    assert resize_images(images, 4) is images
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((2, 1, 4, 4)), np.zeros(2, dtype=np.int64), "must be uint8"),
+        (np.zeros((2, 4, 4), dtype=np.uint8), np.zeros(2, dtype=np.int64), "must be uint8"),
+        (np.zeros((2, 1, 4, 4), dtype=np.uint8), np.zeros(2), "labels must be int64"),
+        (np.zeros((2, 1, 4, 4), dtype=np.uint8), np.zeros(3, dtype=np.int64), "but 3 labels"),
+        (np.zeros((0, 1, 4, 4), dtype=np.uint8), np.zeros(0, dtype=np.int64), "at least one"),
+    ],
+)
+def test_wrong_splits(
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+    message: str,
+) -> None:
+    with pytest.raises(DataError, match=message):
+        Split(images, labels)
+    with pytest.raises(DataError, match="crop_padding"):
+        Augmentation(crop_padding=-1)
