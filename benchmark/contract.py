@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from benchmark.images import Normalization
     from benchmark.models.base import Classifier
     from benchmark.models.submodel import IndexSets
-    from benchmark.specs import BudgetSpec, ModelSpec, RecipeSpec, ScenarioSpec
+    from benchmark.specs import BudgetSpec, ModelSpec, RecipeSpec, ScenarioSpec, StudentSpec
 
 
 class Information(StrEnum):
@@ -37,6 +37,7 @@ class Information(StrEnum):
     WEIGHTS = "weights"
     SAMPLE_COUNTS = "sample counts"
     LABEL_COUNTS = "label counts"
+    LABEL_SETS = "label sets"
     PROTOTYPES = "prototypes"
     GENERATORS = "generators"
     PUBLIC_DATA = "public data"
@@ -111,13 +112,18 @@ class Broadcast(Message):
 
 @dataclass(frozen=True)
 class Task:
-    """What everybody knows about the problem: shapes and ranges, never a sample."""
+    """What everybody knows about the problem: shapes and ranges, never a sample.
+
+    ``crop_padding`` (pixels) and ``flip`` are the augmentation that clients train with.
+    """
 
     num_classes: int
     channels: int
     image_size: int
     normalization: Normalization
     model: ModelSpec
+    crop_padding: int = 0
+    flip: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,14 +184,29 @@ class Client(Protocol):
     def device(self) -> torch.device:
         """Where to compute."""
 
+    @property
+    def budget(self) -> BudgetSpec:
+        """What the profile grants; a client's own generator may take ``generator_steps``."""
+
     def local_steps(self) -> int:
         """Return the number of SGD steps of one full local training."""
 
     def local_model(self) -> Classifier:
         """Return this client's model, trained once per scenario and shared by all methods."""
 
-    def initial_model(self) -> Classifier:
-        """Return an untrained model with the weights that local training starts from."""
+    def initial_model(
+        self,
+        *,
+        scheme: str = "rolling",
+        phase: Fraction = Fraction(0),
+        generator: torch.Generator | None = None,
+    ) -> Classifier:
+        """Return an untrained model with the weights that local training starts from.
+
+        Other channels of the common initialisation, chosen as in :meth:`Server.index_sets`,
+        can be had without warm-up only: it is a seed, whereas what comes out of a warm-up
+        must be sent.
+        """
 
     def train(
         self,
@@ -210,6 +231,29 @@ class Client(Protocol):
             the loss (HeteroFL's masked cross-entropy).
         """
 
+    def cached(
+        self, kind: str, description: Mapping[str, Any], make: Callable[[], Made]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what ``make`` makes, or what it made in an earlier run.
+
+        Parameters
+        ----------
+        kind : str
+            What it is, in small letters, such as ``"generator"``.
+        description : mapping of str to JSON value
+            Everything that determines it beside this client's data, start, local training,
+            seed, round, precision and library versions, which are added here. A version of
+            the code that makes it belongs in it.
+        make : callable
+            Returns tensors by name, and small JSON values about them. Its seconds are booked
+            as the client's work each time, as they were measured when it was made.
+
+        Returns
+        -------
+        tuple of dict
+            Tensors on the CPU, and the JSON values.
+        """
+
     def generator(self, purpose: str) -> torch.Generator:
         """Return this client's random stream for a purpose and the current round."""
 
@@ -217,10 +261,12 @@ class Client(Protocol):
         """Return the context in which forward passes run at the run's precision."""
 
     def report(self, step: int, total: int, **scalars: float) -> None:
-        """Report progress and losses; passive."""
+        """Report progress and losses; passive. They become rows of the run's history."""
 
 
 Report = Callable[..., None]
+Made = tuple["Mapping[str, Tensor]", Mapping[str, Any]]
+"""Tensors by name, and small JSON values about them."""
 
 
 class Server(Protocol):
@@ -255,6 +301,10 @@ class Server(Protocol):
         """Generator steps and images that the profile grants every method alike."""
 
     @property
+    def student(self) -> StudentSpec:
+        """How the scenario starts and normalises the student of distilling methods."""
+
+    @property
     def device(self) -> torch.device:
         """Where to compute."""
 
@@ -270,10 +320,21 @@ class Server(Protocol):
     def client_model(self, client: int, state: Mapping[str, Tensor]) -> Classifier:
         """Return client ``client``'s architecture with an uploaded state, frozen, in eval mode."""
 
-    def index_sets(self, client: int, window: int | None = None) -> IndexSets:
+    def index_sets(
+        self,
+        client: int,
+        window: int | None = None,
+        *,
+        scheme: str = "rolling",
+        phase: Fraction = Fraction(0),
+        generator: torch.Generator | None = None,
+    ) -> IndexSets:
         """Return which channels of the global model a client's model holds.
 
         ``window`` is the rolling round; by default the one of the client's first weights.
+        ``scheme``, ``phase`` and ``generator`` are those of
+        :func:`benchmark.models.windows.index_sets`; a staggered window rolls from its phase.
+        A client of the global model's width holds all channels in order, whatever the scheme.
         """
 
     def generator(self, purpose: str) -> torch.Generator:
@@ -283,12 +344,19 @@ class Server(Protocol):
         """Return the context in which forward passes run at the run's precision."""
 
     def report(
-        self, step: int, total: int, model: nn.Module | None = None, **scalars: float
+        self,
+        step: int,
+        total: int,
+        model: nn.Module | None = None,
+        *,
+        teacher: nn.Module | None = None,
+        **scalars: float,
     ) -> None:
-        """Report progress, losses and the current global model.
+        """Report progress, losses, the current global model and its teacher.
 
-        The harness evaluates the model at the steps the profile asks for: a passive
-        record, which nothing in a method can read.
+        The harness evaluates both models at the steps the profile asks for: a passive
+        record, which nothing in a method can read. Teachers of equal state are evaluated
+        once.
         """
 
 
@@ -304,11 +372,18 @@ class GlobalModel:
         The teacher that it was distilled from; evaluated beside it.
     details : mapping of str to JSON value
         Anything worth keeping in the record, the same on every repetition.
+    images : mapping of str to Tensor
+        Sample grids by name, each uint8 [n, C, H, W]; kept as pictures beside the record. The
+        harness puts real images beside those whose name starts with ``client K``.
+    warnings : tuple of str
+        What a reader of the record should know, one line each.
     """
 
     model: nn.Module
     teacher: nn.Module | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, Tensor] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
@@ -346,6 +421,15 @@ class Method(ABC, Generic[ConfigT]):
 
     def __init__(self, config: ConfigT) -> None:
         self.config: ConfigT = config
+
+    @property
+    def stream(self) -> str:
+        """Name that the method's server streams carry: its own.
+
+        A method that can be configured to be another one returns that one's name then, and
+        so gives the same bits.
+        """
+        return self.name
 
     @property
     def rounds(self) -> int:

@@ -45,15 +45,15 @@ class Section:
     findings: list[Finding] = field(default_factory=list)
 
 
-def examine(results: Path, data_root: Path | None, cache: Path) -> list[Section]:
+def examine(results: Path, data_root: Path | None) -> list[Section]:
     """Look at everything that has to do with whether and how runs work.
 
     A part of the examination that itself fails is a finding, not an exception.
 
     Parameters
     ----------
-    results, cache : Path
-        Folders whose disks are looked at; they need not exist.
+    results : Path
+        Where records are kept; it need not exist.
     data_root : Path or None
         Where data is looked for first.
 
@@ -68,7 +68,7 @@ def examine(results: Path, data_root: Path | None, cache: Path) -> list[Section]
         "torch": _torch,
         "packages of this project": _own_packages,
         "data": lambda: _data(data_root),
-        "disk": lambda: _disk(results, cache),
+        "disk": lambda: _disk(results),
         "plugins": _plugins,
     }
     sections = []
@@ -204,18 +204,24 @@ def _data(data_root: Path | None) -> list[Finding]:
     return findings
 
 
-def _disk(results: Path, cache: Path) -> list[Finding]:
-    findings = []
-    for name, path in (("results", results), ("cache", cache)):
-        there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-        free = shutil.disk_usage(there).free
-        problem = ""
-        if not os.access(there, os.W_OK):
-            problem = f"{there} can't be written to; choose another folder"
-        elif free < LOW_DISK_BYTES:
-            problem = f"only {free / 1e9:.1f} GB free; `clean` shows what can go"
-        findings.append(Finding(name, f"{path.absolute()}, {free / 1e9:.1f} GB free", problem))
-    return findings
+def _disk(results: Path) -> list[Finding]:
+    where = results.absolute()
+    there = next(place for place in (where, *where.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    problem = ""
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        problem = f"{there} can't be written to; choose another folder with --results"
+    elif free < LOW_DISK_BYTES:
+        problem = f"only {free / 1e9:.1f} GB free; `python -m benchmark clean` shows what can go"
+    return [
+        Finding("results and cache", f"{where}, {free / 1e9:.1f} GB free", problem),
+        Finding("plugin metadata", _plugin_cache()),
+    ]
+
+
+def _plugin_cache() -> str:
+    named = os.environ.get("ONESHOT_FL_CACHE")
+    return f"{named} (ONESHOT_FL_CACHE)" if named else "the user's cache folder"
 
 
 def _plugins() -> list[Finding]:
@@ -223,10 +229,13 @@ def _plugins() -> list[Finding]:
 
     registry = discover()
     usable = [name for name in registry.methods if name not in registry.broken]
-    findings = [Finding("usable", ", ".join(usable) or "none")]
-    for plugin in registry.broken.values():
-        findings.append(Finding(plugin.name, f"broken ({plugin.path})", plugin.reason))
-    return findings
+    return [
+        Finding("usable", ", ".join(usable) or "none"),
+        *(
+            Finding(plugin.name, f"broken ({plugin.path})", plugin.reason)
+            for plugin in registry.broken.values()
+        ),
+    ]
 
 
 def markdown(sections: list[Section]) -> str:

@@ -16,6 +16,7 @@ from benchmark.evaluation import SELECTION, Evaluation, evaluate
 from benchmark.events import Events, Sink
 from benchmark.federation.data import Samples, load_scenario_data
 from benchmark.federation.federation import Federation, FederationOracle
+from benchmark.pictures import grid_name, picture
 from benchmark.protocol import ProtocolResult, run_protocol
 from benchmark.registry import MethodInfo, PluginError, load
 from benchmark.specs import RunSpec
@@ -88,6 +89,8 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     attempt = Attempt(Path(payload["attempt"]))
     if history:
         attempt.write_history(history)
+    for name, images in result.output.images.items():
+        attempt.write_bytes(grid_name(name), picture(name, images, data))
     total = time.perf_counter() - began
     known = data_seconds + warmup_wall + evaluator.seconds
     timing = _timing(federation, result, total, known) | {
@@ -106,7 +109,7 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
             communication=_communication(federation, result),
             timing=timing,
             environment=environment(spec, result),
-            warnings=_warnings(federation),
+            warnings=[*_warnings(federation), *result.output.warnings],
         )
     )
 
@@ -182,13 +185,32 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
 
 def _history(result: ProtocolResult, evaluator: Evaluator) -> list[dict[str, Any]]:
     rows = []
+    teacher: nn.Module | None = None
     for snapshot in result.server.snapshots:
         row: dict[str, Any] = {"round": snapshot.round, "step": snapshot.step, **snapshot.scalars}
         if snapshot.model is not None:
             numbers = evaluator(snapshot.model)
             row |= {"accuracy": numbers.accuracy, "loss": numbers.loss}
+        if snapshot.teacher is not None:
+            # Most teachers stand still while their student learns.
+            if teacher is None or not _same_state(teacher, snapshot.teacher):
+                teacher_accuracy = evaluator(snapshot.teacher).accuracy
+            teacher = snapshot.teacher
+            row["teacher_accuracy"] = teacher_accuracy
         rows.append(row)
+    for client, reports in sorted(result.client_reports.items()):
+        rows += [
+            {"round": at, "step": step, "client": client, **scalars}
+            for (at, step), scalars in sorted(reports.items())
+        ]
     return rows
+
+
+def _same_state(first: nn.Module, second: nn.Module) -> bool:
+    states = first.state_dict(), second.state_dict()
+    return states[0].keys() == states[1].keys() and all(
+        torch.equal(value, states[1][name]) for name, value in states[0].items()
+    )
 
 
 def _communication(federation: Federation, result: ProtocolResult) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from benchmark.specs import (
     RunSpec,
     ScenarioSpec,
     Spec,
+    StudentSpec,
     WarmupSpec,
 )
 from benchmark.specs.base import explain
@@ -90,6 +91,8 @@ class ExperimentSpec(Spec):
     warmup_steps: int = Field(10, ge=1)
     warmup_lr: float = Field(0.01, gt=0)
     warmup_local: Literal["recipe", "steps"] = "recipe"
+    student_init: Literal["random", "aggregate"] = "random"
+    student_batch_norm: Literal["update", "freeze", "reestimate"] = "update"
     seeds: Seeds = (0,)
     split_seeds: Seeds | None = None
     generator_steps: int = Field(1000, ge=1)
@@ -151,6 +154,7 @@ class ExperimentSpec(Spec):
                     lr=self.warmup_lr,
                     local=self.warmup_local,
                 ),
+                student=StudentSpec(init=self.student_init, batch_norm=self.student_batch_norm),
                 split_seed=split_seed,
                 seed=seed,
             )
@@ -196,8 +200,8 @@ class ExperimentSpec(Spec):
 def resolve(flags: Mapping[str, Any], file: Mapping[str, Any], where: str) -> ExperimentSpec:
     """Return the experiment that flags and a file ask for.
 
-    Precedence: flag, then file, then profile, then default. ``set`` is merged
-    parameter by parameter.
+    Precedence: flag, then file, then profile, then default; ``set`` is merged parameter
+    by parameter in this order.
 
     Raises
     ------
@@ -206,9 +210,10 @@ def resolve(flags: Mapping[str, Any], file: Mapping[str, Any], where: str) -> Ex
     """
     ExperimentSpec.parse(file, where)  # names the file for what is wrong in it
     name = flags.get("profile", file.get("profile", DEFAULT_PROFILE))
-    settings: dict[str, Any] = {**profile(str(name)).settings, **file, **flags}
+    defaults = profile(str(name)).settings
+    settings: dict[str, Any] = {**defaults, **file, **flags}
     merged: dict[str, dict[str, Any]] = {}
-    for layer in (file.get("set"), flags.get("set")):
+    for layer in (defaults.get("set"), file.get("set"), flags.get("set")):
         for method, values in (layer or {}).items():
             merged[method] = {**merged.get(method, {}), **values}
     return ExperimentSpec.parse({**settings, "set": merged}, "command line" if flags else where)

@@ -40,6 +40,8 @@ class ProtocolResult:
         The part of the clients' work that was not done again.
     cache_ids : dict of int to list of str
         Cache entries of each client's models.
+    client_reports : dict of int to dict
+        Losses that each client reported, by round and step.
     """
 
     output: GlobalModel
@@ -49,6 +51,7 @@ class ProtocolResult:
     server_seconds: float = 0.0
     cached_client_seconds: float = 0.0
     cache_ids: dict[int, list[str]] = field(default_factory=dict)
+    client_reports: dict[int, dict[tuple[int, int], dict[str, float]]] = field(default_factory=dict)
 
 
 def run_protocol(
@@ -82,9 +85,11 @@ def run_protocol(
     """
     if not isinstance(method.rounds, int) or method.rounds < 1:
         raise PluginError(f"method '{method.name}': rounds must be at least 1")
-    server = federation.server(method.name, method.rounds, budget)
+    server = federation.server(method.stream, method.rounds, budget)
     # Made anew only once: a client keeps its data on the device over all rounds.
     clients = [federation.client(info.index) for info in federation.infos]
+    for client in clients:
+        client.budget = budget
     result = ProtocolResult(GlobalModel(server.global_model), server, Traffic())
     for round_index in range(method.rounds):
         server.round = round_index
@@ -108,6 +113,7 @@ def run_protocol(
     for client in clients:
         result.cached_client_seconds += client.cost.cached_seconds
         result.cache_ids[client.info.index] = list(client.cost.cache_ids)
+        result.client_reports[client.info.index] = client.reports
     return result
 
 

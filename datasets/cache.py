@@ -1,4 +1,4 @@
-"""Decoded datasets on disk: memory-mapped on load, written whole, checked always.
+"""Decoded datasets on disk: memory-mapped on load, written whole, checked.
 
 An entry is a folder ``<cache_dir>/<name>-<size>px-<key>`` of four ``.npy`` files and
 ``entry.json``. Its key covers all that decides the arrays: dataset, image size, decoder and
@@ -6,9 +6,10 @@ Pillow versions, and the identity of the source files. An entry is written under
 name, flushed to disk and renamed, so it is there whole or not at all.
 
 On load the fingerprint is computed anew from the mapped arrays and compared with the stored
-one: a full checksum, always, because it costs 40 ms for Fashion-MNIST at 32×32 and because it
-makes the fingerprint in a record something that was verified and not something that was
-believed. Training reads these pages in any case.
+one, so that the fingerprint in a record is something that was verified and not something
+that was believed. Up to 128 MiB that happens on every load (40 ms for Fashion-MNIST at
+32×32); above, once per identity of the array files (:mod:`datasets.verification`), and once
+a week, which lets Food-101 open in milliseconds.
 """
 
 from __future__ import annotations
@@ -17,30 +18,37 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from datasets.catalog import DatasetSpec
 from datasets.errors import DataError
-from datasets.image_dataset import Split, fingerprint
+from datasets.image_dataset import Decoded, Split, fingerprint
+from datasets.verification import identity, noted, take_note
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2
 _META = "entry.json"
+_VERIFIED = "verified.json"
+_SOURCES = ".sources"
 _TEMPORARY = ".writing-"
 _STALE_SECONDS = 6 * 3600.0
 # Above this, hashing the source files would cost more than it saves.
 _HASH_LIMIT_BYTES = 256 * 2**20
+# Above these, a checksum is computed once per identity of the files and not on every load.
+_SOURCE_NOTE_BYTES = 16 * 2**20
+_ENTRY_NOTE_BYTES = 128 * 2**20
+_ARRAYS = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 
-Decoded = tuple[Split, Split, str]
 
-
-def source_identity(files: Sequence[Path]) -> str:
+def source_identity(files: Sequence[Path], notes: Path | None = None) -> str:
     """Return a short text that changes when the source files change.
 
     Parameters
@@ -49,6 +57,8 @@ def source_identity(files: Sequence[Path]) -> str:
         The dataset's files. Up to 256 MiB together they are identified by their content, so
         that a copy of the data elsewhere shares the cache entry; larger sets by name, size and
         modification time.
+    notes : Path, optional
+        Folder in which checksums of larger files are noted, once per identity.
 
     Returns
     -------
@@ -67,13 +77,28 @@ def source_identity(files: Sequence[Path]) -> str:
         for file, stat in zip(files, stats, strict=True):
             digest.update(f"{stat.st_size};".encode())
             if by_content:
-                with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+                digest.update(bytes.fromhex(_content_digest(file, stat.st_size, notes)))
             else:
                 digest.update(f"{file.name};{stat.st_mtime_ns};".encode())
     except OSError as error:
         raise DataError(f"{error.filename}: can't be read ({error.strerror})") from error
     return digest.hexdigest()
+
+
+def _content_digest(file: Path, size: int, notes: Path | None) -> str:
+    note: Path | None = None
+    if notes is not None and size > _SOURCE_NOTE_BYTES:
+        place = hashlib.sha256(str(file.absolute()).encode()).hexdigest()
+        note = notes / f"{place[:16]}.json"
+        known = noted(note, [file])
+        if known is not None:
+            return known
+    seen = identity([file])
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if note is not None:
+        take_note(note, [file], found, seen)
+    return found
 
 
 def entry_path(cache_dir: Path, spec: DatasetSpec, files: Sequence[Path], image_size: int) -> Path:
@@ -97,9 +122,16 @@ def entry_path(cache_dir: Path, spec: DatasetSpec, files: Sequence[Path], image_
     """
     import PIL
 
-    parts = [spec.info.name, image_size, spec.decode_version, PIL.__version__, _FORMAT]
-    key = hashlib.sha256(json.dumps([*parts, source_identity(files)]).encode()).hexdigest()
-    return cache_dir / f"{spec.info.name}-{image_size}px-{key[:16]}"
+    # Users' own data is named by its path, which may hold anything.
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.info.name)[-60:].lstrip(".-")
+    if spec.identity is not None:
+        source = spec.identity(tuple(files))
+    else:
+        source = source_identity(files, cache_dir / _SOURCES)
+    kind = spec.info.name.partition(":")[0]
+    parts = [kind, image_size, spec.decode_version, PIL.__version__, _FORMAT, source]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return cache_dir / f"{name}-{image_size}px-{key[:16]}"
 
 
 def read_entry(path: Path) -> Decoded | None:
@@ -112,34 +144,58 @@ def read_entry(path: Path) -> Decoded | None:
 
     Returns
     -------
-    tuple of (Split, Split, str) or None
-        Training part, test part and fingerprint; None when there is no entry, or when it is
-        damaged, which is logged as a warning.
+    Decoded or None
+        What the entry holds; None when there is no entry, or when it is damaged, which is
+        logged as a warning.
     """
     if not path.is_dir():
         return None
     try:
         meta = json.loads((path / _META).read_text(encoding="utf-8"))
-        stored = str(meta["fingerprint"])
-        parts = [
-            Split(
-                np.load(path / f"{part}_images.npy", mmap_mode="r", allow_pickle=False),
-                np.load(path / f"{part}_labels.npy", allow_pickle=False),
-            )
-            for part in ("train", "test")
-        ]
-        found = fingerprint(parts[0], parts[1])
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        stored = meta.pop("checksum")
+        if stored != _meta_checksum(meta):
+            raise ValueError("entry.json has a wrong checksum")
+        decoded = Decoded(
+            _open_split(path, "train"),
+            _open_split(path, "test"),
+            str(meta["fingerprint"]),
+            tuple(meta["class_names"]),
+            tuple(meta["mean"]),
+            tuple(meta["std"]),
+        )
+        _verify(path, decoded)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError) as error:
         reason = " ".join(str(error).split())
         _LOG.warning("damaged cache entry %s (%s); it is built again", path, reason)
         return None
-    if found != stored:
-        _LOG.warning("damaged cache entry %s (checksum differs); it is built again", path)
-        return None
-    return parts[0], parts[1], stored
+    return decoded
 
 
-def write_entry(path: Path, train: Split, test: Split, mark: str) -> bool:
+def _open_split(path: Path, part: str) -> Split:
+    return Split(
+        np.load(path / f"{part}_images.npy", mmap_mode="r", allow_pickle=False),
+        np.load(path / f"{part}_labels.npy", allow_pickle=False),
+    )
+
+
+def _verify(path: Path, decoded: Decoded) -> None:
+    files = [path / name for name in _ARRAYS]
+    note = path / _VERIFIED
+    large = sum(file.stat().st_size for file in files) > _ENTRY_NOTE_BYTES
+    if large and noted(note, files) == decoded.fingerprint:
+        return
+    seen = identity(files)
+    if fingerprint(decoded.train, decoded.test) != decoded.fingerprint:
+        raise ValueError("checksum differs")
+    if large:
+        take_note(note, files, decoded.fingerprint, seen)
+
+
+def _meta_checksum(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def write_entry(path: Path, decoded: Decoded) -> bool:
     """Write a cache entry, replacing one that stands there.
 
     A cache that can't be written (full disk, no permission) costs time but no result: it is
@@ -149,10 +205,8 @@ def write_entry(path: Path, train: Split, test: Split, mark: str) -> bool:
     ----------
     path : Path
         The entry's folder.
-    train, test : Split
-        The decoded splits.
-    mark : str
-        Their fingerprint.
+    decoded : Decoded
+        What it shall hold.
 
     Returns
     -------
@@ -164,16 +218,10 @@ def write_entry(path: Path, train: Split, test: Split, mark: str) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)
         temporary = _temporary_folder(path.parent)
-        for part, split in (("train", train), ("test", test)):
-            _save(temporary / f"{part}_images.npy", split.images)
-            _save(temporary / f"{part}_labels.npy", split.labels)
-        with (temporary / _META).open("w", encoding="utf-8") as stream:
-            json.dump({"format": _FORMAT, "fingerprint": mark}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _sync_folder(temporary)
-        _replace_folder(temporary, path)
-        _sync_folder(path.parent)
+        for part, split in (("train", decoded.train), ("test", decoded.test)):
+            save_array(temporary / f"{part}_images.npy", split.images)
+            save_array(temporary / f"{part}_labels.npy", split.labels)
+        finish_entry(temporary, path, decoded)
     except OSError as error:
         _LOG.warning("dataset cache %s can't be written (%s)", path, error.strerror or error)
         if temporary is not None:
@@ -182,7 +230,41 @@ def write_entry(path: Path, train: Split, test: Split, mark: str) -> bool:
     return True
 
 
-def _save(path: Path, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> None:
+def finish_entry(folder: Path, path: Path, decoded: Decoded) -> None:
+    """Add the facts to a folder that holds the arrays, and put it in its place.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the four array files, beside ``path``.
+    path : Path
+        The entry's folder, replaced if it is there.
+    decoded : Decoded
+        What the entry holds.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or can't be written.
+    """
+    meta: dict[str, Any] = {
+        "format": _FORMAT,
+        "fingerprint": decoded.fingerprint,
+        "class_names": list(decoded.class_names),
+        "mean": list(decoded.mean),
+        "std": list(decoded.std),
+    }
+    with (folder / _META).open("w", encoding="utf-8") as stream:
+        json.dump({**meta, "checksum": _meta_checksum(meta)}, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    _sync_folder(folder)
+    _replace_folder(folder, path)
+    _sync_folder(path.parent)
+
+
+def save_array(path: Path, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> None:
+    """Write an array in NumPy's format, flushed to the disk."""
     with path.open("wb") as stream:
         np.save(stream, array, allow_pickle=False)
         stream.flush()

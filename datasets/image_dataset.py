@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ from datasets.errors import DataError
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+
+_AUGMENTATION_SIZE = 32
+_MOMENT_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,15 @@ class Augmentation:
     def is_identity(self) -> bool:
         """Whether the augmentation changes nothing."""
         return self.crop_padding == 0 and not self.flip
+
+    def at(self, image_size: int) -> Augmentation:
+        """Return the augmentation for images of another size than 32 pixels.
+
+        Published paddings belong to 32×32; in larger images the crop moves by the same
+        share of the image.
+        """
+        scaled = round(self.crop_padding * image_size / _AUGMENTATION_SIZE)
+        return Augmentation(crop_padding=scaled, flip=self.flip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +114,9 @@ class DatasetInfo:
         One line.
     source : str
         Where it comes from (a citation or an address).
+    deviations : tuple of str
+        Where this suite's reading of it differs from that of the published Mosaic code
+        (arXiv 2505.19699), one line each, with the reason.
     """
 
     name: str
@@ -112,6 +128,61 @@ class DatasetInfo:
     test_samples: int
     summary: str
     source: str
+    deviations: tuple[str, ...] = ()
+
+
+def own_info(
+    name: str, path: Path, *, classes: int, channels: int, side: int, sizes: tuple[int, int]
+) -> DatasetInfo:
+    """Return the facts of a user's own data.
+
+    Parameters
+    ----------
+    name : str
+        Its name in flags and records.
+    path : Path
+        Where it lies.
+    classes, channels, side : int
+        Classes, image channels, and the larger side in pixels.
+    sizes : tuple of int
+        Training and test samples.
+    """
+    return DatasetInfo(
+        name=name,
+        title=path.stem,
+        classes=classes,
+        channels=channels,
+        native_size=side,
+        train_samples=sizes[0],
+        test_samples=sizes[1],
+        summary="your own data",
+        source=str(path),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What decoding the files of a dataset at one image size gives.
+
+    Parameters
+    ----------
+    train, test : Split
+        The two splits.
+    fingerprint : str
+        :func:`fingerprint` of them.
+    class_names : tuple of str
+        Names read from the files; empty where the catalogue states them.
+    mean, std : tuple of float
+        Moments measured on the training part, per channel in unit range; empty where the
+        catalogue states them.
+    """
+
+    train: Split
+    test: Split
+    fingerprint: str
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +228,39 @@ class ImageDataset:
     def image_size(self) -> int:
         """Height and width in pixels."""
         return int(self.train.images.shape[2])
+
+
+def measured_moments(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel, in unit range.
+
+    Sums are of integers, so the result is the same on every machine.
+
+    Parameters
+    ----------
+    images : numpy.ndarray
+        uint8 [N, C, H, W].
+
+    Returns
+    -------
+    mean, std : tuple of float
+        C numbers each, rounded to four digits; std is at least 0.0001.
+    """
+    channels = images.shape[1]
+    counts = np.zeros((channels, 256), dtype=np.int64)
+    for start in range(0, len(images), 1024):
+        part = images[start : start + 1024]
+        for channel in range(channels):
+            counts[channel] += np.bincount(part[:, channel].ravel(), minlength=256)
+    values = np.arange(256, dtype=np.int64)
+    pixels = int(counts[0].sum())
+    mean: list[float] = []
+    std: list[float] = []
+    for row in counts:
+        total, squares = int(row @ values), int(row @ values**2)
+        mean.append(round(total / (255 * pixels), _MOMENT_DIGITS))
+        variance = (squares * pixels - total * total) / (255 * pixels) ** 2
+        std.append(max(round(variance**0.5, _MOMENT_DIGITS), 10.0**-_MOMENT_DIGITS))
+    return tuple(mean), tuple(std)
 
 
 def fingerprint(train: Split, test: Split) -> str:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasets.building import build_entry, check_classes, decode_pictures
 from datasets.cache import entry_path, read_entry, write_entry
-from datasets.catalog import spec_of
+from datasets.catalog import DatasetSpec, spec_of
 from datasets.errors import DataError
-from datasets.image_dataset import ImageDataset, fingerprint
+from datasets.image_dataset import (
+    Decoded,
+    ImageDataset,
+    Split,
+    fingerprint,
+    measured_moments,
+)
 from datasets.places import obtain
+from datasets.progress import Progress, silent
 
 #: Image sizes that can be asked for, in pixels.
 IMAGE_SIZES = (32, 64)
@@ -21,13 +29,15 @@ def load(
     image_size: int = 32,
     cache_dir: Path | None = None,
     download: bool = True,
+    progress: Progress = silent,
 ) -> ImageDataset:
     """Load a dataset as uint8 arrays, in its native channels, resized once.
 
     Parameters
     ----------
     name : str
-        A name of the catalogue (:func:`datasets.available`).
+        A name of the catalogue (:func:`datasets.available`), ``folder:PATH`` for a tree of
+        pictures, or ``npz:PATH`` for arrays.
     data_root : Path, optional
         Where the data is looked for first, and where a download goes. For the further places
         see :func:`datasets.locate`.
@@ -37,6 +47,8 @@ def load(
         Where decoded arrays are kept and memory-mapped from; None decodes every time.
     download : bool
         Whether missing data may be downloaded.
+    progress : callable
+        Called while downloading (with bytes) and decoding (with pictures).
 
     Returns
     -------
@@ -51,23 +63,48 @@ def load(
     spec = spec_of(name)
     if image_size not in IMAGE_SIZES:
         raise DataError(f"image size {image_size} is not supported, one of: 32, 64")
-    files = obtain(name, data_root, download=download).files
+    files = obtain(name, data_root, download=download, progress=progress).files
     entry = entry_path(cache_dir, spec, files, image_size) if cache_dir is not None else None
     decoded = read_entry(entry) if entry is not None else None
     if decoded is None:
-        train, test = spec.decode(files, image_size)
-        mark = fingerprint(train, test)
-        if entry is not None:
-            write_entry(entry, train, test, mark)
-    else:
-        train, test, mark = decoded
+        decoded = _decode(spec, files, image_size, entry, progress)
     return ImageDataset(
         name=name,
-        train=train,
-        test=test,
-        class_names=spec.class_names,
-        mean=spec.mean,
-        std=spec.std,
-        augmentation=spec.augmentation,
-        fingerprint=mark,
+        train=decoded.train,
+        test=decoded.test,
+        class_names=spec.class_names or decoded.class_names,
+        mean=spec.mean or decoded.mean,
+        std=spec.std or decoded.std,
+        augmentation=spec.augmentation.at(image_size),
+        fingerprint=decoded.fingerprint,
     )
+
+
+def _decode(
+    spec: DatasetSpec,
+    files: tuple[Path, ...],
+    image_size: int,
+    entry: Path | None,
+    progress: Progress,
+) -> Decoded:
+    measure = not spec.mean
+    if spec.pictures is None:
+        decoded = _in_memory(spec.arrays(files, image_size), measure)
+        if entry is not None:
+            write_entry(entry, decoded)
+        return decoded
+    pictures = spec.pictures(files)
+    check_classes(pictures, spec.info.classes)
+    if entry is not None:
+        built = build_entry(entry, pictures, image_size, progress, measure=measure)
+        if built is not None:
+            return built
+    splits = decode_pictures(pictures, image_size, progress)
+    return _in_memory(splits, measure, pictures.class_names)
+
+
+def _in_memory(
+    splits: tuple[Split, Split], measure: bool, class_names: tuple[str, ...] = ()
+) -> Decoded:
+    moments = measured_moments(splits[0].images) if measure else ((), ())
+    return Decoded(*splits, fingerprint(*splits), class_names, *moments)

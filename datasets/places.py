@@ -10,6 +10,7 @@ from pathlib import Path
 
 from datasets.catalog import DatasetSpec, spec_of
 from datasets.errors import DataError
+from datasets.progress import Progress, silent
 
 _LOG = logging.getLogger(__name__)
 
@@ -103,7 +104,9 @@ def locate(name: str, data_root: Path | None = None) -> Location:
     return Location(name, None, (), tuple(tried))
 
 
-def obtain(name: str, data_root: Path | None, *, download: bool) -> Location:
+def obtain(
+    name: str, data_root: Path | None, *, download: bool, progress: Progress = silent
+) -> Location:
     """Locate a dataset, and download it where that is allowed and needed.
 
     Parameters
@@ -114,6 +117,8 @@ def obtain(name: str, data_root: Path | None, *, download: bool) -> Location:
         Looked at first, and where a download goes (default: the user's data folder).
     download : bool
         Whether a download is allowed.
+    progress : callable
+        Called while downloading, with bytes.
 
     Returns
     -------
@@ -135,7 +140,7 @@ def obtain(name: str, data_root: Path | None, *, download: bool) -> Location:
         outcome = "nothing to download"
     else:
         root = (data_root or user_data_root()).expanduser()
-        outcome = _try_download(spec, root)
+        outcome = _try_download(spec, root, progress)
         location = locate(name, data_root)
         if location.found:
             return location
@@ -143,7 +148,7 @@ def obtain(name: str, data_root: Path | None, *, download: bool) -> Location:
     raise DataError(f"dataset '{name}' not found. Tried: {places}; {outcome}. Right: {spec.advice}")
 
 
-def _try_download(spec: DatasetSpec, root: Path) -> str:
+def _try_download(spec: DatasetSpec, root: Path, progress: Progress) -> str:
     """Download below ``root``, one process at a time; return what happened in words."""
     from filelock import FileLock
 
@@ -157,7 +162,7 @@ def _try_download(spec: DatasetSpec, root: Path) -> str:
             if locate(name, root).found:  # another process was faster
                 return f"downloaded into {root} by another process"
             _LOG.info("downloading %s into %s", name, root)
-            fetch(root)
+            fetch(root, progress)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"download into {root} failed ({reason})"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from benchmark.aggregation import weighted_average
 from benchmark.contract import (
     Broadcast,
     Client,
@@ -18,7 +18,8 @@ from benchmark.contract import (
     Upload,
     parameter,
 )
-from benchmark.specs import ScenarioSpec
+from benchmark.specs import BudgetSpec, ScenarioSpec
+from methods.blocks.submodel_averaging import average_whole, head_names, held_classes, share
 
 
 class FedAvgConfig(MethodConfig):
@@ -37,6 +38,18 @@ class FedAvgConfig(MethodConfig):
         source="paper",
         pattern="^(samples|uniform)$",
     )
+    label_masked: bool = parameter(
+        False,
+        "set the logits of classes that a client does not hold to zero in its loss, as FedRolex "
+        "does; clients then train models of their own, not the shared ones",
+        source="paper",
+    )
+    label_head: bool = parameter(
+        False,
+        "average each row of the last layer over the clients that hold its class, as FedRolex "
+        "does; clients then upload which classes they hold",
+        source="paper",
+    )
 
 
 class FedAvg(Method[FedAvgConfig]):
@@ -50,7 +63,10 @@ class FedAvg(Method[FedAvgConfig]):
         "https://arxiv.org/abs/1602.05629",
     )
     uses = frozenset({Information.WEIGHTS, Information.SAMPLE_COUNTS})
-    uploads = "the model's state dict (batch-norm buffers included) and the sample count"
+    uploads = (
+        "the model's state dict (batch-norm buffers included) and the sample count; with "
+        "label_head also the list of classes held"
+    )
     implemented = (
         "Federated averaging with full participation. Batch-norm statistics are averaged like "
         "weights; integer counters become the truncated weighted mean."
@@ -59,6 +75,8 @@ class FedAvg(Method[FedAvgConfig]):
         "All clients take part in every round; the paper also samples them.",
         "With several rounds the local steps of one full training are shared out over the "
         "rounds; the paper trains a fixed number of epochs in each.",
+        "label_masked and label_head are not FedAvg's: with both, and uniform weights, it equals "
+        "FedRolex at width 1 bit for bit, which tells that method's parts from each other.",
     )
     scenarios = "equal widths only: averaging needs models of one shape"
     Config = FedAvgConfig
@@ -72,6 +90,14 @@ class FedAvg(Method[FedAvgConfig]):
         """Refuse unequal widths."""
         return None if scenario.homogeneous else "averaging needs clients of equal width"
 
+    def workload(self, scenario: ScenarioSpec, samples: int, budget: BudgetSpec) -> int:
+        """Return one full local training unless the shared local models are used."""
+        return samples * scenario.recipe.epochs if self._trains else 0
+
+    @property
+    def _trains(self) -> bool:
+        return self.rounds > 1 or self.config.label_masked
+
     def broadcast(self, client: ClientInfo, server: Server) -> Broadcast:
         """Send the global model from the second round on."""
         if server.round == 0:
@@ -80,30 +106,32 @@ class FedAvg(Method[FedAvgConfig]):
 
     def client_update(self, client: Client, broadcast: Broadcast) -> Upload:
         """Train from the global model by this round's share of the local steps."""
-        if self.rounds == 1:
+        if not self._trains:
             model = client.local_model()
         else:
             model = client.initial_model()
             if broadcast.parts:
                 model.load_state_dict(dict(broadcast.parts["model"]))
             if steps := share(client.local_steps(), self.rounds, client.round):
-                client.train(model, steps=steps)
-        return Upload({"model": model.state_dict()}, {"samples": client.num_samples})
+                client.train(model, steps=steps, label_masked=self.config.label_masked)
+        values: dict[str, Any] = {"samples": client.num_samples}
+        if self.config.label_head:
+            values["classes"] = held_classes(client)
+        return Upload({"model": model.state_dict()}, values)
 
     def server_update(self, uploads: Mapping[int, Upload], server: Server) -> GlobalModel:
         """Average the uploaded models."""
         uniform = self.config.weights == "uniform"
-        weights = [1 if uniform else upload.values["samples"] for upload in uploads.values()]
-        average = weighted_average([upload.parts["model"] for upload in uploads.values()], weights)
         model = server.initial_model()
-        model.load_state_dict(average)
+        model.load_state_dict(
+            average_whole(
+                [upload.parts["model"] for upload in uploads.values()],
+                [1 if uniform else upload.values["samples"] for upload in uploads.values()],
+                server.global_model.state_dict(),
+                head_names(model) if self.config.label_head else (),
+                [upload.values.get("classes") for upload in uploads.values()],
+            )
+        )
         server.report(server.round + 1, self.rounds, model)
-        return GlobalModel(model)
-
-
-def share(total: int, parts: int, index: int) -> int:
-    """Return the size of part ``index`` of ``total`` cut into ``parts`` as even as can be.
-
-    All parts together are exactly ``total``.
-    """
-    return total * (index + 1) // parts - total * index // parts
+        details = {"also_uses": ["label sets"]} if self.config.label_head else {}
+        return GlobalModel(model, details=details)

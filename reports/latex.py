@@ -71,7 +71,7 @@ def table_text(table: Table, label: str | None = None) -> str:
             lines.append(_line(cells))
     lines += [r"\bottomrule", r"\end{tabular}"]
     if table.notes:
-        said = " ".join(escape(note) for note in table.notes)
+        said = " ".join(escape(note.rstrip(".") + ".") for note in table.notes)
         lines += [rf"\par\smallskip{{\footnotesize {said}\par}}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 

@@ -93,7 +93,7 @@ def _seconds(timing: Mapping[str, Any]) -> dict[str, Any]:
         key: timing.get(key)
         for key in (
             *("server_seconds", "evaluation_seconds", "data_seconds", "engine_seconds"),
-            *("cached_client_seconds", "total_seconds"),
+            *("cached_client_seconds", "warmup_seconds", "total_seconds"),
         )
     }
     return {
@@ -107,8 +107,8 @@ def _provenance(metrics: Mapping[str, Any], environment: Mapping[str, Any]) -> d
     split, git = metrics.get("split") or {}, environment.get("git") or {}
     versions = environment.get("versions") or {}
     return {
-        "split_id": split.get("digest"),
-        "topped_up": split.get("topped_up"),
+        "split_id": split.get("id") or split.get("digest"),
+        "topped_up": _json(split.get("topped_up")),
         "dataset_fingerprint": metrics.get("dataset_fingerprint"),
         "git_commit": git.get("commit"),
         "git_dirty": git.get("dirty"),

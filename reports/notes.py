@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ def notes(results: Results, grid: Grid) -> list[str]:
     if done:
         found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
     found += _provenance(grid)
+    warned = Counter(text for run in runs for text in str(run.get("warnings") or "").split(" | "))
+    found += [f"Warning of {n} runs: {text}" for text, n in warned.items() if text]
     return found
 
 
@@ -41,6 +44,12 @@ def _setting(grid: Grid) -> list[str]:
         for field, value in grid.axes.fixed.items()
         if value != UNSET and field not in SEED_FIELDS
     }
+    if fixed.get("warmup.rounds") == "0":  # what no warm-up round uses says nothing
+        fixed = {
+            field: value
+            for field, value in fixed.items()
+            if field == "warmup.rounds" or not field.startswith("warmup.")
+        }
     said = []
     if fixed:
         words = ", ".join(describe(field, value) for field, value in fixed.items())
@@ -77,8 +86,8 @@ def _marks(grid: Grid) -> list[str]:
     said = []
     if tested:
         said.append(
-            "Bold: every method that can't be told from the best (paired t tests over shared "
-            f"splits, Holm-corrected, level {LEVEL:g}); underlined: the next."
+            "Bold (* on a terminal): every method that can't be told from the best (paired t tests "
+            f"over shared splits, Holm-corrected, level {LEVEL:g}); underlined: the next."
         )
     if len(tested) < len(judged):
         said.append(

@@ -57,10 +57,14 @@ def score_table(grid: Grid) -> Table:
         for row in grid.rows
     ]
     rows += [
-        Row("not installed", name, tuple(Cell("not installed", muted=True) for _ in makers))
+        Row("not installed", name, tuple(_absent(column) for _, column in makers))
         for name in grid.not_installed
     ]
     return Table("accuracy", "Test accuracy", tuple(columns), tuple(rows))
+
+
+def _absent(column: str) -> Cell:
+    return Cell("not installed", muted=True) if column == "accuracy" else Cell(muted=True)
 
 
 def _counts(grid: Grid, scenario: tuple[str, ...]) -> set[int]:

@@ -164,7 +164,7 @@ def _draw_panel(axes: Axes, panel: SplitPanel, largest: int) -> None:
     axes.add_collection(bubbles)
     clients, classes = panel.counts.shape
     axes.set_xlim(-0.6, clients - 0.4)
-    axes.set_ylim(-0.6, classes - 0.4)
+    axes.set_ylim(classes - 0.4, -0.6)  # the first class on top, as in the table
     axes.set_aspect("equal", adjustable="box")
     axes.set_title(panel.title, fontsize=9, loc="left", wrap=True)
     axes.set_yticks(range(classes), panel.class_names, fontsize=8)
@@ -182,7 +182,7 @@ def _draw_panel(axes: Axes, panel: SplitPanel, largest: int) -> None:
     axes.text(
         1.0,
         1.01,
-        f"largest bubble: {largest}",
+        f"largest: {int(panel.counts.max(initial=0))} samples",
         transform=axes.transAxes,
         ha="right",
         va="bottom",

@@ -107,7 +107,7 @@ def signed_rank(differences: Sequence[float]) -> float:
         counts = grown
     positive = sum(rank for rank, value in zip(doubled, nonzero, strict=True) if value > 0)
     tail = sum(counts[: min(positive, sum(doubled) - positive) + 1])
-    return min(1.0, 2 * tail / 2 ** len(nonzero))
+    return min(1.0, 2 * tail / (1 << len(nonzero)))
 
 
 def _doubled_ranks(sizes: Sequence[float]) -> list[int]:
@@ -118,7 +118,7 @@ def _doubled_ranks(sizes: Sequence[float]) -> list[int]:
 
 def least_signed_rank_p(pairs: int) -> float:
     """Return the least p value that Wilcoxon's signed-rank test can reach with ``pairs`` pairs."""
-    return min(1.0, float(2.0 ** (1 - pairs)))
+    return min(1.0, math.ldexp(1.0, 1 - pairs))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

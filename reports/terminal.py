@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -52,16 +53,21 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def slices(table: Table, width: int) -> Iterator[Table]:
-    """Yield the table in parts that fit ``width`` characters, each with the row names."""
-    sizes = [_column_width(table, index) for index in range(len(table.columns))]
-    names = max([len("method"), *(len(row.label) + 2 for row in table.rows)]) + 4
+    """Yield the table in parts that fit ``width`` characters, each with the row names.
+
+    Columns that differ in the lowest header only (accuracy and teacher) stay together.
+    """
+    labels = (max(len(row.label) + 2, len(row.group)) for row in table.rows)
+    names = max([len("method"), *labels]) + 4
     chosen: list[int] = []
     used = names
-    for index, size in enumerate(sizes):
+    for _, indices in groupby(range(len(table.columns)), key=lambda at: table.columns[at][:-1]):
+        block = list(indices)
+        size = sum(_column_width(table, index) for index in block)
         if chosen and used + size > width:
             yield table.select(chosen)
             chosen, used = [], names
-        chosen.append(index)
+        chosen += block
         used += size
     yield table.select(chosen)
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import UserError, suggestion
-from benchmark.models.registry import NATIVE_NORM, TIMM_PREFIX, check_model
+from benchmark.models.registry import check_model
 from datasets.catalog import spec_of
-from datasets.places import obtain
+from datasets.loading import load
+from datasets.progress import Progress
 
 if TYPE_CHECKING:
     from benchmark.experiment import ExperimentSpec, PlannedRun
+    from benchmark.grid import Options
 
 
 def check_experiment(experiment: ExperimentSpec) -> None:
@@ -29,23 +31,34 @@ def check_experiment(experiment: ExperimentSpec) -> None:
     for name in experiment.datasets:
         _check_sizes(experiment, name)
     for family in experiment.models:
-        native = family.startswith(TIMM_PREFIX)
         for plan in experiment.widths:
             for width in plan:
                 check_model(
-                    family,
-                    norm=NATIVE_NORM if native else experiment.norm,
-                    width=width,
-                    image_size=experiment.image_size,
+                    family, norm=experiment.norm, width=width, image_size=experiment.image_size
                 )
 
 
 def _check_sizes(experiment: ExperimentSpec, name: str) -> None:
     info = spec_of(name).info
-    samples = experiment.train_samples or info.train_samples
-    if samples > info.train_samples:
+    if info.train_samples > 0:  # of users' own data it is known only when they are opened
+        _check_samples(experiment, name, info.train_samples)
+    if experiment.partition != "classes_per_client":
+        return
+    wanted = experiment.classes_per_client
+    if wanted is None:
+        raise UserError("partition 'classes_per_client' needs --classes-per-client")
+    if wanted > info.classes > 0:
         raise UserError(
-            f"train_samples {samples} is more than the {info.train_samples} "
+            f"classes_per_client {wanted} is more than the {info.classes} classes of "
+            f"dataset '{name}'"
+        )
+
+
+def _check_samples(experiment: ExperimentSpec, name: str, published: int) -> None:
+    samples = experiment.train_samples or published
+    if samples > published:
+        raise UserError(
+            f"train_samples {samples} is more than the {published} "
             f"training samples of dataset '{name}'"
         )
     samples -= round(experiment.holdout * samples)
@@ -55,12 +68,6 @@ def _check_sizes(experiment: ExperimentSpec, name: str) -> None:
                 f"clients {clients} is more than the {samples} training samples that "
                 f"dataset '{name}' leaves; at most {samples} are right"
             )
-    wanted = experiment.classes_per_client
-    if experiment.partition == "classes_per_client" and wanted and wanted > info.classes:
-        raise UserError(
-            f"classes_per_client {wanted} is more than the {info.classes} classes of "
-            f"dataset '{name}'"
-        )
 
 
 def check_folder(path: Path, flag: str) -> None:
@@ -93,13 +100,33 @@ def check_force(names: Iterable[str], runs: Sequence[PlannedRun]) -> frozenset[s
     return chosen
 
 
-def fetch_data(runs: Iterable[PlannedRun], data_root: Path | None) -> None:
-    """Find the data of runs, and download what is missing, before the first run begins.
+def load_data(runs: Iterable[PlannedRun], options: Options, progress: Progress) -> None:
+    """Open the data of runs before the first one begins, downloading what is missing.
+
+    Damaged or missing data are then one message, not one a run; decoded arrays land in
+    the cache, from which the runs map them.
+
+    Parameters
+    ----------
+    runs : iterable of PlannedRun
+        What will be run.
+    options : Options
+        Where data and cache are.
+    progress : callable
+        Called while downloading and decoding.
 
     Raises
     ------
     datasets.DataError
-        If some can't be had; names all places tried.
+        If some can't be had or are damaged; names the file, or all places tried.
     """
-    for name in dict.fromkeys(run.spec.scenario.dataset for run in runs):
-        obtain(name, data_root, download=True)
+    wanted = {(run.spec.scenario.dataset, run.spec.scenario.image_size) for run in runs}
+    folder = options.cache_folder / "data" if options.cache else None
+    for name, size in sorted(wanted):
+        load(
+            name,
+            data_root=options.data_root,
+            image_size=size,
+            cache_dir=folder,
+            progress=progress,
+        )

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from benchmark.cli.parsing import Parser, experiment_file, number, one_of, settings
 from benchmark.errors import UserError
@@ -65,6 +65,8 @@ _SCENARIO = (
     Flag("warmup_steps", "SGD steps per client and warm-up round"),
     Flag("warmup_lr", "learning rate of the warm-up", "LR"),
     Flag("warmup_local", "local training after the warm-up: full recipe, or warm-up steps", ""),
+    Flag("student_init", "what a distilled model starts from, the same for all methods", ""),
+    Flag("student_batch_norm", "batch-norm statistics of a distilled model, the same for all", ""),
     Flag("split_seeds", "seeds of the split, where they differ from --seeds", "S", True),
 )
 _TRAINING = (
@@ -174,10 +176,17 @@ def _form(flag: Flag) -> dict[str, Any]:
     form: dict[str, Any] = {"nargs": "+"} if flag.many else {}
     if flag.metavar:
         return {**form, "metavar": flag.metavar, "type": str if flag.many else number}
-    choices = tuple(PROFILES) if flag.field == "profile" else get_args(annotation)
+    choices = tuple(PROFILES) if flag.field == "profile" else _choices(annotation)
     kind = flag.field.replace("_", " ")
     check: Callable[[str], str] = one_of(kind, choices)
     return {**form, "metavar": "|".join(choices), "type": check}
+
+
+def _choices(annotation: object) -> tuple[str, ...]:
+    """Return the texts that a ``Literal``, or a union of some, admits."""
+    if get_origin(annotation) is Literal:
+        return tuple(str(item) for item in get_args(annotation))
+    return tuple(choice for part in get_args(annotation) for choice in _choices(part))
 
 
 def _help(flag: Flag) -> str:

@@ -68,17 +68,9 @@ def main(argv: Sequence[str]) -> int:
         return OK
     try:
         return _dispatch(arguments)
-    except KeyboardInterrupt:
-        output.error_line("interrupted; nothing that was finished is lost")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe (`| head`) left: not an error of ours. Python would complain
-        # again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except SystemExit as end:  # argparse's --help
         return int(end.code or 0)
-    except Exception as error:  # noqa: BLE001 - the last resort
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort
         return _report(error)
 
 
@@ -119,7 +111,16 @@ def _dispatch(arguments: list[str]) -> int:
     return status
 
 
-def _report(error: Exception) -> int:
+def _report(error: BaseException) -> int:
+    """Say what went wrong; return the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        output.error_line("interrupted; what is finished is kept: give the same command again to go on")
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        # The reader of a pipe (`| head`) left: not an error of ours. Python would complain
+        # again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     if isinstance(error, (UserError, *_data_errors())):
         output.error_line(error)
         return USER_ERROR

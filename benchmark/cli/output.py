@@ -93,10 +93,11 @@ def logging_to(level: str, console: Console) -> Iterator[None]:
     """Send messages of ``level`` and above to ``console`` while the context lasts."""
     root = logging.getLogger()
     handler, before = _StderrHandler(console), root.level
+    handler.setLevel(level.upper())
     root.addHandler(handler)
     root.setLevel(level.upper())
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.INFO)
+    for name in _CHATTY:  # their debugging is not about this suite
+        logging.getLogger(name).setLevel(max(root.level, logging.INFO))
     try:
         yield
     finally:

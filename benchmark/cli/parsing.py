@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -42,7 +43,10 @@ class Parser(argparse.ArgumentParser):
         values, rest = self.parse_known_args(list(argv))
         for item in rest:
             if item.startswith("-") and item != "-":
-                raise unknown("flag", item.split("=", 1)[0], self.flags())
+                flag = item.split("=", 1)[0]
+                close = difflib.get_close_matches(flag, self.flags(), n=1, cutoff=0.5)
+                hint = f"did you mean '{close[0]}'? " if close else ""
+                raise UserError(f"unknown flag '{flag}'; {hint}(all: {self.prog} --help)")
         if rest:
             raise UserError(f"unexpected argument '{rest[0]}'; see {self.prog} --help")
         return values

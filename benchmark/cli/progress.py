@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,7 @@ class Listener:
         return self.titles.get(run.spec.run_id, run.label)
 
     def started(self, index: int, total: int, run: PlannedRun) -> None:
-        """Take note that the run number ``index`` (from 0) of ``total`` begins."""
+        """Take note that the run number ``index`` (from 1) of ``total`` begins."""
 
     def progress(
         self, run: PlannedRun, phase: str, step: int, total: int, scalars: dict[str, float]
@@ -90,7 +90,7 @@ class PlainListener(Listener):
 
     def started(self, index: int, total: int, run: PlannedRun) -> None:
         """Say which run of how many begins."""
-        self._place = f"[{index + 1}/{total}]"
+        self._place = f"[{index}/{total}]"
         self._phase, self._said = "", time.monotonic()
         say(self.console, f"{self._place} {self.title(run)}: started")
 
@@ -154,9 +154,9 @@ class BarListener(Listener):
         """Move the bar of the runs on."""
         self.bars.update(
             self._runs,
-            completed=index,
+            completed=index - 1,
             total=total,
-            description=f"run {index + 1} of {total}: {escape(self.title(run))}",
+            description=f"run {index} of {total}: {escape(self.title(run))}",
         )
         self._phase = ("", 0)
 
@@ -207,3 +207,40 @@ def listening(titles: Mapping[str, str], console: Console, *, quiet: bool) -> It
             yield listener
     else:
         yield PlainListener(titles, console)
+
+
+@contextmanager
+def loading(console: Console, *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Return what shows downloads and decoding: a bar on a terminal, or plain lines.
+
+    Parameters
+    ----------
+    console : Console
+        Where to talk (stderr).
+    quiet : bool
+        Whether nothing shall be shown.
+    """
+    if quiet:
+        yield lambda what, done, total: None
+    elif console.is_terminal:
+        with Progress(console=console, transient=True) as bars:
+            task = bars.add_task("", total=None, visible=False)
+            yield lambda what, done, total: bars.update(
+                task, description=escape(what), completed=done, total=total or None, visible=True
+            )
+    else:
+        yield _PlainLoading(console)
+
+
+class _PlainLoading:
+    """A line every ten seconds; nothing for what is quicker."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._said = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if time.monotonic() - self._said >= PLAIN_INTERVAL:
+            self._said = time.monotonic()
+            share = f"{100 * done / total:.0f} %" if total else f"{done}"
+            say(self.console, f"{one_line(what)}: {share}")

@@ -14,7 +14,6 @@ from rich.console import Console
 from benchmark.cli import output
 from benchmark.cli.checks import check_folder
 from benchmark.cli.parsing import Parser, new_parser
-from benchmark.cli.places import cache_root
 from benchmark.errors import UserError, unknown
 from benchmark.store import Cache, Store
 from benchmark.store.files import folder_size
@@ -80,7 +79,7 @@ def parser() -> Parser:
 def execute(values: argparse.Namespace, talk: Console) -> int:
     """Print sizes, remove what is asked for; return the exit status."""
     check_folder(values.results, "--results")
-    cache, store = Cache(cache_root()), Store(values.results)
+    cache, store = Cache(_cache_folder(values.results)), Store(values.results)
     removals = [*_from_cache(cache, values), *_from_results(store, values)]
     console = output.stdout()
     if not removals:
@@ -98,6 +97,12 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     freed = sum(removal.size for removal in removals)
     output.say(console, f"removed {output.human_bytes(freed)}")
     return 0
+
+
+def _cache_folder(results: Path) -> Path:
+    from benchmark.grid import Options
+
+    return Options(results=results).cache_folder
 
 
 def _show(console: Console, cache: Cache, store: Store) -> None:

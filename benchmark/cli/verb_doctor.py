@@ -9,7 +9,6 @@ from rich.console import Console
 
 from benchmark.cli import output
 from benchmark.cli.parsing import Parser, new_parser
-from benchmark.cli.places import cache_root
 from benchmark.cli.verb_run import add_place_flags
 
 
@@ -29,7 +28,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     """Print the examination; return 1 if something is wrong, else 0."""
     from benchmark.doctor import examine, markdown, problems
 
-    sections = examine(values.results, values.data_root, cache_root())
+    sections = examine(values.results, values.data_root)
     wrong = problems(sections)
     if values.report:
         sys.stdout.write(markdown(sections))

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from benchmark.cli import output
-from benchmark.cli.checks import check_experiment, check_folder, check_force, fetch_data
+from benchmark.cli.checks import check_experiment, check_folder, check_force, load_data
 from benchmark.cli.flags import add_grid_flags, experiment_of
 from benchmark.cli.naming import run_titles
 from benchmark.cli.parsing import Parser, duration, new_parser
-from benchmark.cli.progress import Listener, listening
+from benchmark.cli.progress import Listener, listening, loading
 
 if TYPE_CHECKING:
     from benchmark.experiment import ExperimentSpec, PlannedRun
@@ -87,15 +87,22 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     from benchmark.experiment import plan
     from benchmark.registry import discover
 
-    runs, broken = plan(experiment, discover(), compute_of(experiment))
+    registry = discover()
+    for name in (*experiment.methods, *experiment.set):
+        if name != "all":
+            registry.info(name)  # refused before torch is loaded
+    runs, broken = plan(experiment, registry, compute_of(experiment))
     options = _options(values, runs)
     if values.dry_run:
         return _dry_run(experiment, runs, broken, options)
     from benchmark.grid import preview
+    from benchmark.store import Store
 
-    fetch_data(
-        (run for run, state in preview(runs, options) if state == "to run"), values.data_root
-    )
+    todo = [run for run, state in preview(experiment, runs, options) if state == "to run"]
+    if todo:
+        Store(options.results).check_writable()
+        with loading(talk, quiet=values.quiet) as progress:
+            load_data(todo, options, progress)
     return _run(experiment, runs, broken, options, talk, quiet=values.quiet)
 
 
@@ -206,18 +213,17 @@ def _dry_run(
 
     console = output.stdout()
     names = run_titles(runs)
-    states = preview(runs, options)
+    states = preview(experiment, runs, options)
     rows = [
-        (index + 1, names[run.spec.run_id], run.spec.run_id, _state_text(run, state))
-        for index, (run, state) in enumerate(states)
+        (index, names[run.spec.run_id], run.spec.run_id, state)
+        for index, (run, state) in enumerate(states, start=1)
     ]
     console.print(output.table(f"experiment {experiment.experiment}", _COLUMNS, rows))
     for plugin in broken:
         output.say(console, f"not installed: {plugin.name}: {output.one_line(plugin.reason)}")
-    counts = Counter(str(state) for _, state in states)
+    counts = Counter(state.split(":")[0] for _, state in states)
     output.say(console, ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
     if counts["to run"]:
-        fetch_data((run for run, state in states if state == "to run"), options.data_root)
         cost = estimate(runs, options)
         output.say(
             console,
@@ -229,7 +235,3 @@ def _dry_run(
 
 
 _COLUMNS = ("#", "run", "id", "state")
-
-
-def _state_text(run: PlannedRun, state: str) -> str:
-    return f"{state}: {run.skip}" if run.skip and state == "skipped" else str(state)

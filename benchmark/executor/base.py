@@ -96,6 +96,8 @@ class Outcome:
         The full traceback of a failure that is a programming error; else empty.
     step : int or None
         The optimiser step at which a diverged run met NaN or infinity.
+    user_error : bool
+        Whether it failed for something that the user can mend.
     result : JSON value
         What the target function returned.
     """
@@ -107,6 +109,7 @@ class Outcome:
     peak_memory: int | None = None
     detail: str = ""
     step: int | None = None
+    user_error: bool = False
     result: Any = field(default=None)
 
 

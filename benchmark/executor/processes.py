@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -60,12 +61,12 @@ def end_tree(pid: int, grace: float) -> None:
     """
     family = descendants(pid)
     _signal_all(family, signal.SIGTERM)
-    _, alive = psutil.wait_procs(family, timeout=grace)
+    alive = _still_alive(family, grace)
     # What it started while it was being ended.
     late = [other for process in alive for other in descendants(process.pid)]
     _signal_all([*alive, *late], signal.SIGKILL)
     kill_group(pid)
-    psutil.wait_procs([*alive, *late], timeout=grace)
+    _still_alive([*alive, *late], grace)
 
 
 def kill_group(pid: int) -> None:
@@ -73,6 +74,28 @@ def kill_group(pid: int) -> None:
     if pid > 1 and pid != os.getpgrp():
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
+
+
+def _still_alive(processes: Iterable[psutil.Process], timeout: float) -> list[psutil.Process]:
+    """Wait for processes to end; return those that have not by then.
+
+    A zombie has ended: in a container there may be nobody who collects orphans.
+    """
+    limit = time.monotonic() + timeout
+    alive = [process for process in processes if _runs(process)]
+    while alive and time.monotonic() < limit:
+        time.sleep(0.01)
+        alive = [process for process in alive if _runs(process)]
+    return alive
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def _signal_all(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
@@ -95,14 +118,3 @@ def own_peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when the one that forked it ends; elsewhere nothing."""
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    with suppress(OSError, AttributeError):
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)

@@ -149,6 +149,7 @@ class RunningJob:
             Status(ending["status"]),
             ending["reason"],
             detail=ending.get("detail", ""),
+            user_error=bool(ending.get("user_error", False)),
             step=ending.get("step"),
             result=ending.get("result"),
         )

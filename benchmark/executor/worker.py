@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DivergedError, UserError
-from benchmark.executor.processes import die_with_parent, own_peak_memory
+from benchmark.executor.processes import own_peak_memory
 from benchmark.store.status import Status
 
 END = "end"
@@ -30,6 +30,9 @@ LOG = "log"
 
 PROGRESS = "progress"
 """Kind of message that is thinned out: only the latest matters."""
+
+LOOK = 0.5
+"""Seconds between two looks at whether the fork server still lives."""
 
 MAX_TEXT = 4000
 """Characters of a log message that are sent."""
@@ -146,7 +149,8 @@ def _compute(target: str, payload: str, events: EventSender) -> dict[str, Any]:
         result = load_target(target)(json.loads(payload), events)
         result = json.loads(json.dumps(result))
     except UserError as error:
-        return {"status": Status.FAILED, "reason": _one_line(error, named=False)}
+        reason = _one_line(error, named=False)
+        return {"status": Status.FAILED, "reason": reason, "user_error": True}
     except DivergedError as error:
         reason = _one_line(error, named=False)
         return {"status": Status.DIVERGED, "reason": reason, "step": error.step}
@@ -210,15 +214,17 @@ def _set_up(threads: int) -> None:
 
 
 def _watch_parent() -> None:
-    """End this process, and all it started, as soon as the caller's process is gone."""
-    die_with_parent()
-    parent = parent_process()
-    if parent is None:
+    """End this process, and all it started, as soon as its caller or its fork server is gone."""
+    caller, server = parent_process(), os.getppid()
+    if caller is None:
         return
-    sentinel = parent.sentinel
+    sentinel = caller.sentinel
 
     def watch() -> None:
-        wait([sentinel])
+        # Linux could kill this process by itself when the server ends (PR_SET_PDEATHSIG),
+        # but then what the job has started would live on.
+        while not wait([sentinel], timeout=LOOK) and os.getppid() == server:
+            pass
         with suppress(OSError):
             if os.getpgrp() == os.getpid():
                 os.killpg(os.getpid(), signal.SIGKILL)

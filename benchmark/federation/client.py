@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmark.contract import ClientInfo, Task
+from benchmark.contract import ClientInfo, Made, Task
 from benchmark.events import Events
 from benchmark.federation.data import Samples
-from benchmark.federation.slicing import empty_model
+from benchmark.federation.slicing import empty_model, index_sets, slice_state
 from benchmark.models.base import Classifier
 from benchmark.seeds import Streams
-from benchmark.specs import RECIPE_VERSION, ComputeSpec, RecipeSpec, ScenarioSpec
-from benchmark.store import Cache
+from benchmark.specs import RECIPE_VERSION, BudgetSpec, ComputeSpec, RecipeSpec, ScenarioSpec
+from benchmark.store import Cache, Entry
 from benchmark.training.precision import autocast
 from benchmark.training.trainer import train
 from datasets import Augmentation
@@ -58,6 +59,9 @@ class LocalClient:
         Its data, on the device.
     start : mapping of str to Tensor
         The state that its training starts from, in its own width.
+    common : mapping of str to Tensor or None
+        The common initialisation at the global width, which everybody can make from its seed;
+        ``None`` after a warm-up.
     scenario : ScenarioSpec
         Recipe, warm-up and seed.
     compute : ComputeSpec
@@ -70,6 +74,13 @@ class LocalClient:
         Where trained models are kept.
     events : Events
         Where progress goes.
+
+    Attributes
+    ----------
+    budget : BudgetSpec
+        What the profile grants; set by the protocol.
+    reports : dict of (int, int) to (dict of str to float)
+        Reported losses by round and step.
     """
 
     def __init__(
@@ -79,6 +90,7 @@ class LocalClient:
         task: Task,
         samples: Samples,
         start: Mapping[str, Tensor],
+        common: Mapping[str, Tensor] | None,
         scenario: ScenarioSpec,
         compute: ComputeSpec,
         augmentation: Augmentation,
@@ -92,7 +104,10 @@ class LocalClient:
         self.labels = samples.labels
         self.round = 0
         self.cost = Cost()
+        self.budget = BudgetSpec()
+        self.reports: dict[tuple[int, int], dict[str, float]] = {}
         self._start = start
+        self._common = common
         self._scenario = scenario
         self._compute = compute
         self._augmentation = augmentation
@@ -128,10 +143,30 @@ class LocalClient:
             return warmup.steps
         return self.recipe.epochs * math.ceil(self.num_samples / self.recipe.batch_size)
 
-    def initial_model(self) -> Classifier:
+    def initial_model(
+        self,
+        *,
+        scheme: str = "rolling",
+        phase: Fraction = Fraction(0),
+        generator: torch.Generator | None = None,
+    ) -> Classifier:
         """Return an untrained model with the weights that local training starts from."""
+        start = self._start
+        if scheme != "rolling":
+            if self._common is None:
+                raise ValueError("after a warm-up a client holds its own window only; send it")
+            sets = index_sets(
+                self.task,
+                self._scenario.max_width,
+                self.info.width,
+                self.info.window,
+                scheme=scheme,
+                phase=phase,
+                generator=generator,
+            )
+            start = slice_state(self._common, sets)
         model = empty_model(self.task, self.info, self.device)
-        model.load_state_dict(dict(self._start))
+        model.load_state_dict(dict(start))
         return model
 
     def local_model(self) -> Classifier:
@@ -147,9 +182,7 @@ class LocalClient:
             return model.state_dict(), {"seconds": time.perf_counter() - began, "steps": steps}
 
         entry = self._cache.get_or_make("client", self._description(), make)
-        if not trained_now:
-            self.cost.cached_seconds += float(entry.info["seconds"])
-        self.cost.cache_ids.append(entry.key)
+        self._book(entry, made_now=trained_now)
         # Fresh or cached, the model is loaded from the same bytes in the same layout.
         model = self.initial_model()
         model.load_state_dict(entry.load())
@@ -171,6 +204,31 @@ class LocalClient:
         warmup = self._scenario.warmup
         self._fit(model, "warm-up", warmup.steps, warmup.lr, False)
 
+    def cached(
+        self, kind: str, description: Mapping[str, Any], make: Callable[[], Made]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what ``make`` makes, or what it made in an earlier run; see the contract."""
+        made_now = False
+
+        def timed() -> Made:
+            nonlocal made_now
+            made_now = True
+            began, cached = time.perf_counter(), self.cost.cached_seconds
+            tensors, values = make()
+            # What was taken from the cache meanwhile is part of the price.
+            seconds = time.perf_counter() - began + self.cost.cached_seconds - cached
+            return tensors, {"seconds": seconds, "values": dict(values)}
+
+        key = {"of": self._description(), "round": self.round, "what": dict(description)}
+        entry = self._cache.get_or_make(kind, key, timed)
+        self._book(entry, made_now=made_now)
+        return entry.load(), dict(entry.info["values"])
+
+    def _book(self, entry: Entry, *, made_now: bool) -> None:
+        if not made_now:
+            self.cost.cached_seconds += float(entry.info["seconds"])
+        self.cost.cache_ids.append(entry.key)
+
     def generator(self, purpose: str) -> torch.Generator:
         """Return this client's random stream for a purpose and the current round."""
         return self._streams.torch(
@@ -182,8 +240,11 @@ class LocalClient:
         return autocast(self._compute)
 
     def report(self, step: int, total: int, **scalars: float) -> None:
-        """Report progress and losses."""
+        """Report progress and losses; one reported again replaces what it was."""
         self._events.progress(f"client {self.info.index}", step, total, **scalars)
+        if scalars and self.budget.history_points:
+            kept = {name: float(value) for name, value in scalars.items()}
+            self.reports[self.round, step] = kept
 
     def _fit(
         self, model: Classifier, purpose: str, steps: int, lr: float | None, label_masked: bool

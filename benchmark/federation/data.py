@@ -148,12 +148,15 @@ def _load(scenario: ScenarioSpec, data_root: Path | None, cache_dir: Path | None
         classes_per_client=spec.classes_per_client,
         min_samples=spec.min_samples,
     )
+    augmentation = dataset.augmentation if scenario.recipe.augment else datasets.Augmentation()
     task = Task(
         num_classes=num_classes,
         channels=dataset.train.images.shape[1],
         image_size=scenario.image_size,
         normalization=Normalization(tuple(dataset.mean), tuple(dataset.std)),
         model=scenario.model,
+        crop_padding=augmentation.crop_padding,
+        flip=augmentation.flip,
     )
     return ScenarioData(task, split, chosen, held_out, dataset)
 

@@ -111,6 +111,7 @@ class Federation:
             method=method,
             rounds=rounds,
             budget=budget,
+            student=self.scenario.student,
             compute=self.compute,
             events=self._events,
         )
@@ -125,6 +126,7 @@ class Federation:
             task=self.task,
             samples=self.data.client(info.index, self._device),
             start=start,
+            common=None if self.scenario.warmup.rounds else global_state,
             scenario=self.scenario,
             compute=self.compute,
             augmentation=self.data.dataset.augmentation,

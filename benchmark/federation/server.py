@@ -18,7 +18,7 @@ from benchmark.federation.slicing import empty_model, index_sets, initial_state,
 from benchmark.models.base import Classifier
 from benchmark.models.submodel import IndexSets
 from benchmark.seeds import Streams
-from benchmark.specs import BudgetSpec, ComputeSpec
+from benchmark.specs import BudgetSpec, ComputeSpec, StudentSpec
 from benchmark.training.precision import autocast
 
 SCALAR_POINTS = 100
@@ -33,6 +33,7 @@ class Snapshot:
     step: int
     scalars: Mapping[str, float]
     model: nn.Module | None
+    teacher: nn.Module | None = None
 
 
 class ServerContext:
@@ -56,6 +57,8 @@ class ServerContext:
         Rounds of the method.
     budget : BudgetSpec
         What the profile grants.
+    student : StudentSpec
+        The scenario's setting for students.
     compute : ComputeSpec
         Device, precision, threads.
     events : Events
@@ -73,6 +76,7 @@ class ServerContext:
         method: str,
         rounds: int,
         budget: BudgetSpec,
+        student: StudentSpec,
         compute: ComputeSpec,
         events: Events,
     ) -> None:
@@ -81,6 +85,7 @@ class ServerContext:
         self.rounds = rounds
         self.round = 0
         self.budget = budget
+        self.student = student
         self.state: dict[str, Any] = {}
         self.snapshots: list[Snapshot] = []
         self._width = width
@@ -100,7 +105,8 @@ class ServerContext:
         state = self._start
         info = ClientInfo(-1, width or self._width, self.clients[0].window)
         if info.width != self._width:
-            state = slice_state(state, self._index_sets(info.width, info.window))
+            sets = index_sets(self.task, self._width, info.width, info.window)
+            state = slice_state(state, sets)
         return self._load(info, state)
 
     def new_model(self, purpose: str = "student", width: Fraction | None = None) -> Classifier:
@@ -114,10 +120,26 @@ class ServerContext:
         model = self._load(self.clients[client], state)
         return model.eval().requires_grad_(False)
 
-    def index_sets(self, client: int, window: int | None = None) -> IndexSets:
+    def index_sets(
+        self,
+        client: int,
+        window: int | None = None,
+        *,
+        scheme: str = "rolling",
+        phase: Fraction = Fraction(0),
+        generator: torch.Generator | None = None,
+    ) -> IndexSets:
         """Return which channels of the global model a client's model holds."""
         info = self.clients[client]
-        return self._index_sets(info.width, info.window if window is None else window)
+        return index_sets(
+            self.task,
+            self._width,
+            info.width,
+            info.window if window is None else window,
+            scheme=scheme,
+            phase=phase,
+            generator=generator,
+        )
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return this method's random stream for a purpose and the current round."""
@@ -128,23 +150,26 @@ class ServerContext:
         return autocast(self._compute)
 
     def report(
-        self, step: int, total: int, model: nn.Module | None = None, **scalars: float
+        self,
+        step: int,
+        total: int,
+        model: nn.Module | None = None,
+        *,
+        teacher: nn.Module | None = None,
+        **scalars: float,
     ) -> None:
-        """Report progress, losses and the current global model.
+        """Report progress, losses, the current global model and its teacher.
 
-        A copy of the model is kept at the steps that the profile asks for; the harness
+        Copies of the models are kept at the steps that the profile asks for; the harness
         evaluates the copies after the method has ended, so nothing can flow back.
         """
         self._events.progress("server", step, total, **scalars)
         points = self.budget.history_points
         if _due(step, total, SCALAR_POINTS if points else 0) or step == total:
-            keep = model is not None and (_due(step, total, points) or step == total)
-            kept = copy.deepcopy(model) if keep and points else None
+            keep = points > 0 and (_due(step, total, points) or step == total)
+            kept = [copy.deepcopy(module) if keep else None for module in (model, teacher)]
             values = {name: float(value) for name, value in scalars.items()}
-            self.snapshots.append(Snapshot(self.round, step, values, kept))
-
-    def _index_sets(self, width: Fraction, window: int) -> IndexSets:
-        return index_sets(self.task, self._width, width, window)
+            self.snapshots.append(Snapshot(self.round, step, values, *kept))
 
     def _load(self, info: ClientInfo, state: Mapping[str, Tensor]) -> Classifier:
         model = empty_model(self.task, info, self.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -15,7 +16,7 @@ from benchmark.models.build import build, skeleton
 from benchmark.models.registry import TIMM_PREFIX
 from benchmark.models.structure import Structure, find_structure
 from benchmark.models.submodel import IndexSets, extract
-from benchmark.models.submodel import index_sets as rolling_index_sets
+from benchmark.models.submodel import index_sets as choose_channels
 
 
 def initial_state(task: Task, width: Fraction, generator: torch.Generator) -> dict[str, Tensor]:
@@ -46,10 +47,38 @@ def empty_model(task: Task, info: ClientInfo, device: torch.device) -> Classifie
     return _skeleton(task, info.width).to_empty(device=device)
 
 
-def index_sets(task: Task, full: Fraction, width: Fraction, window: int) -> IndexSets:
-    """Return FedRolex's rolling window of a client of ``width`` in a global model of ``full``."""
+def index_sets(
+    task: Task,
+    full: Fraction,
+    width: Fraction,
+    window: int,
+    *,
+    scheme: str = "rolling",
+    phase: Fraction = Fraction(0),
+    generator: torch.Generator | None = None,
+) -> IndexSets:
+    """Return the window of a client of ``width`` in a global model of ``full``.
+
+    By default FedRolex's rolling window; see the contract's :class:`Server`.
+    """
     structure = _structure(task, full)
-    return rolling_index_sets(structure, width / full, "rolling", round_index=window)
+    if width == full:
+        # All channels: a rolled order would be the same function, in other bits.
+        return choose_channels(structure, 1)
+    sets = choose_channels(
+        structure, width / full, scheme, round_index=window, phase=phase, generator=generator
+    )
+    return _rolled(sets, window) if scheme == "staggered" else sets
+
+
+def _rolled(sets: IndexSets, window: int) -> IndexSets:
+    """Move a window backwards by one channel a round, as the rolling one moves."""
+    layers = sets.structure.layers
+    channels = tuple(
+        kept if layer.fixed else (kept - window) % layer.size
+        for layer, kept in zip(layers, sets.channels, strict=True)
+    )
+    return replace(sets, channels=channels)
 
 
 def slice_state(state: Mapping[str, Tensor], sets: IndexSets) -> dict[str, Tensor]:

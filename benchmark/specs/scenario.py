@@ -94,6 +94,22 @@ class WarmupSpec(Spec):
         return frozenset({"steps", "lr", "local"})
 
 
+class StudentSpec(Spec):
+    """How every distilling method starts and normalises its student in the main table.
+
+    A method's published setting stands in a second row.
+    """
+
+    init: Literal["random", "aggregate"] = Field(
+        "random", description="fresh weights, or the size-weighted average of the clients'"
+    )
+    batch_norm: Literal["update", "freeze", "reestimate"] = Field(
+        "update",
+        description="running statistics: updated while distilling, left alone, or measured anew "
+        "on the images distilled",
+    )
+
+
 class ScenarioSpec(Spec):
     """Dataset, partition, client models, local training, warm-up and seeds.
 
@@ -110,6 +126,8 @@ class ScenarioSpec(Spec):
         tuning and choosing.
     widths : sequence of fraction
         The width plan. It is repeated over the clients, and dealt out per split.
+    student : StudentSpec
+        How distilling methods start and normalise their student.
     split_seed, seed : int
         Seeds of the split (who holds what, who has which width) and of training.
     """
@@ -123,6 +141,7 @@ class ScenarioSpec(Spec):
     widths: tuple[Width, ...] = (Fraction(1),)
     recipe: RecipeSpec = RecipeSpec()
     warmup: WarmupSpec = WarmupSpec()
+    student: StudentSpec = StudentSpec()
     split_seed: int = Field(0, ge=0)
     seed: int = Field(0, ge=0)
 

@@ -2,30 +2,34 @@
 
 ``python -m benchmark.speed.trainer`` trains each family at width 1/4 on 3×32×32 images, batch
 64, random crop and flip included, in turns: a few steps of ours, a few of the plain way, and so
-on. The plain way is fp32 in plain memory order, fed by a torch ``DataLoader`` over PIL images
-with torchvision's transforms, without and with worker processes (which use further cores).
+on, each way in its own process. The plain way is fp32 in plain memory order, fed by a torch
+``DataLoader`` over PIL images with torchvision's transforms, without and with worker processes
+(which use further cores).
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing.connection import Connection
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import transforms
 
 from benchmark.images import Normalization
 from benchmark.models.build import build
-from benchmark.models.classifier import Classifier
 from benchmark.seeds import Streams
 from benchmark.specs import ComputeSpec, RecipeSpec
 from benchmark.training.batches import NoAugmentation
@@ -60,20 +64,25 @@ class PilImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.arrays: np.ndarray = images.permute(0, 2, 3, 1).contiguous().numpy()
         self.labels: list[int] = labels.tolist()
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(images.shape[-1], padding=PADDING),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(NORMALIZATION.mean, NORMALIZATION.std),
-            ]
-        )
+        self.transform: Callable[[Image.Image], Tensor] = _plain_transform(images.shape[-1])
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
+
+
+def _plain_transform(size: int) -> Callable[[Image.Image], Tensor]:
+    made: Any = transforms  # torchvision's constructors carry no types
+    steps = [
+        made.RandomCrop(size, padding=PADDING),
+        made.RandomHorizontalFlip(),
+        made.ToTensor(),
+        made.Normalize(NORMALIZATION.mean, NORMALIZATION.std),
+    ]
+    pipeline: Callable[[Image.Image], Tensor] = made.Compose(steps)
+    return pipeline
 
 
 def _data() -> tuple[Tensor, Tensor]:
@@ -83,13 +92,14 @@ def _data() -> tuple[Tensor, Tensor]:
     return images, torch.randint(CLASSES, (SAMPLES,), generator=generator)
 
 
-def _model(family: str) -> Classifier:
+def _model(family: str) -> nn.Module:
     generator = STREAMS.torch("speed model")
     return build(family, num_classes=CLASSES, channels=3, width="1/4", generator=generator)
 
 
 def ours(family: str, compute: ComputeSpec) -> Turn:
     """Return a turn of :func:`benchmark.training.trainer.train`."""
+    configure_threads(compute.threads)
     model, (images, labels) = _model(family), _data()
     generator = STREAMS.torch("speed training")
 
@@ -112,8 +122,9 @@ def ours(family: str, compute: ComputeSpec) -> Turn:
     return turn
 
 
-def plain(family: str, workers: int) -> Turn:
+def plain(family: str, workers: int, threads: int) -> Turn:
     """Return a turn of the plain way with a number of loader workers."""
+    torch.set_num_threads(threads)
     model, (images, labels) = _model(family).train(), _data()
     loader = torch.utils.data.DataLoader(
         PilImages(images, labels),
@@ -140,6 +151,42 @@ def plain(family: str, workers: int) -> Turn:
     return turn
 
 
+class Remote:
+    """A way of training in a process of its own, so that none shares another's settings.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the turn, in that process; importable by name.
+    *arguments
+        Its arguments.
+    """
+
+    def __init__(self, make: Callable[..., Turn], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, arguments))
+        self._process.start()
+        theirs.close()
+
+    def __call__(self, steps: int) -> list[float]:
+        """Take a turn and wait for it."""
+        self._pipe.send(steps)
+        seconds: list[float] = self._pipe.recv()
+        return seconds
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.send(0)
+        self._process.join()
+
+
+def _serve(pipe: Connection, make: Callable[..., Turn], arguments: tuple[Any, ...]) -> None:
+    turn = make(*arguments)
+    while steps := pipe.recv():
+        pipe.send(turn(steps))
+
+
 def _forever(
     loader: torch.utils.data.DataLoader[tuple[Tensor, int]],
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -148,7 +195,7 @@ def _forever(
 
 
 def _differences(marks: Sequence[float]) -> list[float]:
-    return [after - before for before, after in zip(marks[SETTLE:], marks[SETTLE + 1 :])]
+    return [after - before for before, after in pairwise(marks[SETTLE:])]
 
 
 @dataclass(frozen=True)
@@ -172,12 +219,12 @@ class Ratio:
     high: float
 
 
-def compare(ways: dict[str, Turn], base: str, rounds: int, steps: int) -> list[Ratio]:
+def compare(ways: Mapping[str, Turn], base: str, rounds: int, steps: int) -> list[Ratio]:
     """Let all ways take turns, and return each one's time over that of ``base``.
 
     Parameters
     ----------
-    ways : dict of str to callable
+    ways : mapping of str to callable
         Ways of training by name.
     base : str
         The way that ratios are relative to.
@@ -198,20 +245,24 @@ def compare(ways: dict[str, Turn], base: str, rounds: int, steps: int) -> list[R
 
 
 def measure(family: str, threads: int, workers: Sequence[int], rounds: int, steps: int) -> str:
-    """Return the table of one family, and print it as Markdown."""
+    """Return the table of one family as Markdown."""
     fast = ComputeSpec(precision=resolve_precision("auto", "cpu"), threads=threads)
     base = f"ours, {fast.precision}"
-    ways = {base: ours(family, fast)}
-    ways["ours, fp32"] = ours(family, fast.model_copy(update={"precision": "fp32"}))
+    ways = {base: Remote(ours, family, fast)}
+    ways["ours, fp32"] = Remote(ours, family, fast.model_copy(update={"precision": "fp32"}))
     for count in workers:
-        ways[f"plain, {count} workers"] = plain(family, count)
+        ways[f"plain, {count} workers"] = Remote(plain, family, count, threads)
     lines = [
         f"{family}, width 1/4, batch {BATCH} of 3×32×32, crop and flip, {threads} threads",
         "",
         f"| way | step, ms | ratio to {base} (range of {rounds}) | ratio to ours, fp32 |",
         "| --- | --- | --- | --- |",
     ]
-    rows = compare(ways, base, rounds, steps)
+    try:
+        rows = compare(ways, base, rounds, steps)
+    finally:
+        for way in ways.values():
+            way.close()
     single = next(row for row in rows if row.name == "ours, fp32").median
     lines += [
         f"| {row.name} | {row.seconds * 1e3:.2f} | {row.median:.2f} "
@@ -230,7 +281,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each way")
     parser.add_argument("--steps", type=int, default=8, help="counted steps of a turn")
     options = parser.parse_args(arguments)
-    configure_threads(options.threads)
+    if options.threads < 1:
+        parser.error(f"--threads must be at least 1, got {options.threads}")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     sys.stdout.write(f"torch {torch.__version__}, {os.cpu_count()} cores, load {load}\n\n")
     for family in options.families:

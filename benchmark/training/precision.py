@@ -12,6 +12,7 @@ import torch
 
 from benchmark.errors import UserError, unknown
 from benchmark.specs import ComputeSpec
+from benchmark.training.memory import reuse_freed_memory
 
 Precision = Literal["fp32", "bf16"]
 
@@ -119,6 +120,8 @@ def autocast(compute: ComputeSpec, device: torch.device | str | None = None) -> 
 def configure_threads(threads: int) -> None:
     """Set the number of CPU threads of this process; results depend on it in their last bits.
 
+    Also lets the process keep freed memory (:func:`benchmark.training.memory.reuse_freed_memory`).
+
     Parameters
     ----------
     threads : int
@@ -134,6 +137,7 @@ def configure_threads(threads: int) -> None:
     # For libraries that read it later, and for child processes.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
+    reuse_freed_memory()
 
 
 @contextmanager

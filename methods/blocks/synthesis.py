@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from benchmark.errors import DivergedError
+from benchmark.errors import DivergedError, UserError
 from benchmark.images import Normalization
 from methods.blocks.augment import random_crop_and_flip
 from methods.blocks.bn_statistics import BatchNormStatistics
@@ -253,6 +253,8 @@ def synthesise(
     ------
     DivergedError
         If no step had a finite loss.
+    UserError
+        If no gradient flows through the teacher.
     """
     if steps < 1:
         raise ValueError(f"{steps} synthesis steps make no image; at least 1 is needed")
@@ -273,6 +275,11 @@ def synthesise(
             )
             inputs = normalization.from_unit(view)
             teacher_logits, student_logits = teacher(inputs), precision.run(student, inputs)
+            if not teacher_logits.requires_grad:
+                raise UserError(
+                    "a generator can't learn from this teacher: no gradient flows through it; "
+                    "choose other images or another teacher"
+                )
             statistics = term(inputs) if term else None
             loss = synthesis_loss(teacher_logits, student_logits, targets, settings, statistics)
             best.see(loss.detach(), images.detach())

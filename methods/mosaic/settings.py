@@ -7,8 +7,10 @@ where the published program differs from it, and why.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -28,6 +30,16 @@ class GeneratorSettings(MethodConfig):
     )
     discriminator_width: int = parameter(
         64, "Channels of the discriminator's first layer (ndf).", source="code", ge=1
+    )
+    follows_width: bool = parameter(
+        False, "Whether both networks are as narrow as the client's own model."
+    )
+    guide_epochs: int = parameter(
+        0,
+        "Epochs for which a classifier of its own is trained to guide the generator (published: "
+        "50); 0 takes the client's local model, which is there already.",
+        unit="epochs",
+        ge=0,
     )
     batch_size: int = parameter(64, "Real and generated images of a step.", source="code", ge=1)
     epochs: int = parameter(
@@ -59,6 +71,16 @@ class GeneratorSettings(MethodConfig):
         "reach the classifier as they leave tanh, real ones the discriminator as normalised.",
     )
 
+    def of_width(self, width: Fraction) -> GeneratorSettings:
+        """Return the settings of a client whose model keeps ``width`` of its channels."""
+        if not self.follows_width:
+            return self
+        widths = {
+            "width": math.ceil(self.width * width),
+            "discriminator_width": math.ceil(self.discriminator_width * width),
+        }
+        return self.model_copy(update=widths)
+
     def loss_weights(self, num_samples: int) -> LossWeights:
         """Return the loss weights of a client with ``num_samples`` samples."""
         low_data = num_samples < self.threshold
@@ -83,12 +105,34 @@ class LossWeights:
     inversion: float = 0.0
 
 
+class ImageSettings(MethodConfig):
+    """How the server draws images from the clients' generators."""
+
+    pool: Literal["stored", "fresh"] = parameter(
+        "stored",
+        "'stored': the images that the budget grants are drawn once and passed over again and "
+        "again, as every method does. 'fresh': new images at every step (published).",
+    )
+    shares: Literal["equal", "size"] = parameter(
+        "equal", "Images per generator: equal, or in proportion to client sizes.", source="code"
+    )
+
+
 class PrototypeSettings(MethodConfig):
     """Class prototypes, the meta model's training data."""
 
     clusters: int = parameter(10, "Centres k per client and class.", source="code", ge=1)
-    rounds: Literal["last", "all"] = parameter(
-        "last", "Prototypes of the last round, or of all rounds, stale backbones included."
+    space: Literal["auto", "local", "start"] = parameter(
+        "auto",
+        "Whose features: 'local' the client's own trained model's, 'start' those of the model "
+        "that its training starts from, which all clients share (published). 'auto': start "
+        "after a warm-up, local without one, where the start is random.",
+    )
+    rounds: int = parameter(
+        1, "Rounds that end in the exchange, prototypes sent in each (published: 41).", ge=1
+    )
+    kept: Literal["last", "all"] = parameter(
+        "last", "Prototypes of the last of these rounds, or of all, stale backbones included."
     )
 
 
@@ -122,33 +166,88 @@ class MetaSettings(MethodConfig):
         return self.variant
 
 
+class TeacherSettings(MethodConfig):
+    """Which experts there are, and what combines them."""
+
+    experts: Literal["parameter", "logit"] = parameter(
+        "parameter",
+        "'parameter': an expert is an average of the clients' weights. 'logit': of their "
+        "outputs, for any architectures (ours).",
+        source="paper",
+    )
+    meta: Literal["prototypes", "synthetic", "none"] = parameter(
+        "prototypes",
+        "What the meta model learns from: the clients' prototypes, or generated images (the "
+        "paper's negative result); 'none' takes the experts' plain mean.",
+        source="paper",
+    )
+    unheld_channels: Literal["zero", "global"] = parameter(
+        "zero",
+        "With unequal widths, what an expert has where no holder of its class has a channel: "
+        "nothing, or the average of all clients.",
+    )
+    experts_in_memory: int = parameter(
+        16, "Experts held as models at once; others are built when they are asked.", ge=0
+    )
+
+
 class DistillationSettings(MethodConfig):
     """The student's loss and optimiser."""
 
     temperature: float = parameter(1.0, "Temperature T.", source="code", gt=0)
-    alpha: float = parameter(0.8, "Soft share; the hard term has 1 - alpha.", source="code", ge=0)
+    alpha: float = parameter(
+        0.8, "Soft share; the hard term has 1 - alpha.", source="code", ge=0, le=1
+    )
     beta: float = parameter(1.0, "Weight of the Bhattacharyya term.", source="code", ge=0)
     steps: int = parameter(
-        1500, "Adam steps (2500 published for alpha ≥ 0.1).", source="code", ge=1
+        1500,
+        "Adam steps where no budget says otherwise (2500 published for alpha ≥ 0.1).",
+        source="code",
+        ge=1,
     )
     images_per_client: int = parameter(
-        32, "Fresh images of each generator in a step.", source="code", ge=1
+        32, "Images of a step, times the number of clients.", source="code", ge=1
     )
-    shares: Literal["equal", "size"] = parameter(
-        "equal", "Images per generator: equal, or in proportion to client sizes.", source="code"
+    lr: float | None = parameter(
+        None,
+        "Adam's learning rate. By default 1e-4 for a student that starts from the aggregate "
+        "(published; CIFAR-100: 1e-5), and 1e-3 for one that starts from random weights (ours).",
+        gt=0,
     )
-    lr: float = parameter(
-        1e-4, "Adam's learning rate (1e-5 published for CIFAR-100).", source="code", gt=0
+
+
+class ProtocolSettings(MethodConfig):
+    """What surrounds the exchange."""
+
+    student: Literal["scenario", "native"] = parameter(
+        "scenario",
+        "How the student starts and treats batch norm: as the scenario says for all methods, or "
+        "as published: from the aggregate, statistics frozen.",
     )
+    schedule: Literal["profile", "published"] = parameter(
+        "profile",
+        "Whose steps: the profile's budget, the same for all methods, or the generator's epochs "
+        "and the distillation's steps below.",
+    )
+    round_steps: int = parameter(
+        10, "SGD steps of a client in a round beside the exchange.", source="code", ge=1
+    )
+    finetune_rounds: int = parameter(
+        0, "Rounds of federated averaging from the distilled model (published: 39).", ge=0
+    )
+    finetune_lr: float = parameter(1e-4, "Learning rate of these rounds.", source="code", gt=0)
 
 
 class MosaicSettings(MethodConfig):
     """All parts' settings."""
 
     generator: GeneratorSettings = GeneratorSettings()
+    images: ImageSettings = ImageSettings()
+    teacher: TeacherSettings = TeacherSettings()
     prototypes: PrototypeSettings = PrototypeSettings()
     meta: MetaSettings = MetaSettings()
     distillation: DistillationSettings = DistillationSettings()
+    protocol: ProtocolSettings = ProtocolSettings()
 
 
 @dataclass(frozen=True)
@@ -164,7 +263,10 @@ _CODE: dict[str, Choice] = {
     "generator.entropy": Choice(0.0, "code", "the published call passes weight 0"),
     "generator.inversion": Choice(0.0, "code", "disabled in every published call"),
     "generator.pixel_range": Choice("raw", "code", "no conversion between tanh and normalised"),
-    "prototypes.rounds": Choice("all", "code", "the server's list is never cleared"),
+    "images.pool": Choice("fresh", "code", "320 fresh images at every step"),
+    "prototypes.space": Choice("start", "code", "features of the incoming global model"),
+    "prototypes.kept": Choice("all", "code", "the server's list is never cleared"),
+    "protocol.student": Choice("native", "code", "from the aggregate, in evaluation mode"),
     "meta.bias_correction": Choice(False, "code", "plain moving average from the initial weights"),
 }
 PRESETS: Mapping[str, Mapping[str, Choice]] = {"described": {}, "code": _CODE}
@@ -214,10 +316,9 @@ def preset_choices(preset: str) -> dict[str, Choice]:
 
 def _fields() -> dict[str, Choice]:
     sections: dict[str, type[MethodConfig]] = {
-        "generator": GeneratorSettings,
-        "prototypes": PrototypeSettings,
-        "meta": MetaSettings,
-        "distillation": DistillationSettings,
+        name: info.annotation
+        for name, info in MosaicSettings.model_fields.items()
+        if info.annotation is not None
     }
     choices = {}
     for section, model in sections.items():

@@ -17,7 +17,13 @@ def stream(seed: int = 0) -> torch.Generator:
 
 
 def make(
-    n: int, channels: int = 3, size: int = 6, batch: int = 4, padding: int = 0, flip: bool = False
+    n: int,
+    channels: int = 3,
+    *,
+    size: int = 6,
+    batch: int = 4,
+    padding: int = 0,
+    flip: bool = False,
 ) -> tuple[Tensor, Tensor, Batches]:
     images = torch.randint(
         1, 256, (n, channels, size, size), dtype=torch.uint8, generator=stream(1)
@@ -77,7 +83,7 @@ def test_without_augmentation_images_are_the_normalized_ones(channels: int) -> N
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_crop_is_a_window_of_the_black_padded_image(channels: int) -> None:
     p, size = 2, 6
-    images, _, batches = make(60, channels, size, batch=60, padding=p, flip=True)
+    images, _, batches = make(60, channels, size=size, batch=60, padding=p, flip=True)
     padded = torch.nn.functional.pad(images, (p, p, p, p))
     corners, flips = set(), 0
     for inputs, labels in batches.epoch():

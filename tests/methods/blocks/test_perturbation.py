@@ -30,7 +30,7 @@ def test_golden_cb_kd_images_and_objective(golden, kit) -> None:
     for b in range(3):
         images, directions = arrays["images"][b], arrays["random_direction"][b]
         objective = direction_objective(teacher(images), directions, 4.0)
-        assert float(objective) == pytest.approx(float(arrays["ods_objective"][b]), abs=1e-9)
+        assert objective.item() == pytest.approx(float(arrays["ods_objective"][b]), abs=1e-9)
         shifted = perturb(teacher, images, directions, settings, kit.symmetric)
         expected = arrays["images_seen_by_student"][b]
         torch.testing.assert_close(shifted, expected, rtol=0, atol=1e-9)

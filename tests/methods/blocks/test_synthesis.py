@@ -45,7 +45,7 @@ def test_golden_dense_losses(golden, kit, row) -> None:
     torch.testing.assert_close(ensemble, arrays["ensemble_logits"], rtol=0, atol=1e-9)
     # The published hooks never attach, so its total has no batch-norm term.
     loss = synthesis_loss(ensemble, student, arrays["targets"], settings)
-    assert float(loss) == pytest.approx(float(arrays["total_loss"][row]), abs=1e-9)
+    assert loss.item() == pytest.approx(float(arrays["total_loss"][row]), abs=1e-9)
     for got, name in zip(_gradients(loss, clients, student), ("client", "student"), strict=True):
         expected = arrays[f"grad_{name}_logits"][row]
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)
@@ -59,7 +59,7 @@ def test_golden_dense_losses_divergences(golden) -> None:
     )
     for i, temperature in enumerate(arrays["kd_T"].tolist()):
         loss = distillation_loss(student, teacher, temperature)
-        assert float(loss) == pytest.approx(float(arrays["kd_loss"][i]), abs=1e-9)
+        assert loss.item() == pytest.approx(float(arrays["kd_loss"][i]), abs=1e-9)
         (slope,) = torch.autograd.grad(loss, student)
         torch.testing.assert_close(slope, arrays["kd_grad_student"][i], rtol=0, atol=1e-9)
 
@@ -82,7 +82,7 @@ def test_golden_cb_gen_losses(golden, kit, variant, preset, row) -> None:
     logits = teacher.combine(clients)
     targets = arrays[f"{variant}_targets"]
     loss = synthesis_loss(logits, student, targets, preset.model_copy(update=update))
-    assert float(loss) == pytest.approx(float(arrays[f"{variant}_total_loss"][row]), abs=1e-9)
+    assert loss.item() == pytest.approx(float(arrays[f"{variant}_total_loss"][row]), abs=1e-9)
     for got, name in zip(_gradients(loss, clients, student), ("client", "student"), strict=True):
         expected = arrays[f"{variant}_grad_{name}_logits"][row]
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-9)
@@ -106,7 +106,7 @@ def test_golden_cb_bn_loss(golden, kit, shared) -> None:
         zero = torch.zeros(5, 6, dtype=torch.float64)
         targets = torch.zeros(5, dtype=torch.int64)
         loss = synthesis_loss(zero, zero, targets, settings, value)
-    assert float(loss) == pytest.approx(float(arrays["total_loss_bn1_oh0_adv0"]), abs=1e-9)
+    assert loss.item() == pytest.approx(float(arrays["total_loss_bn1_oh0_adv0"]), abs=1e-9)
     (slope,) = torch.autograd.grad(loss, inputs)
     assert float(slope.abs().sum()) > 0
     assert all(not m._forward_pre_hooks and not m._forward_hooks for m in norms)

@@ -254,6 +254,9 @@ def test_coordinates_are_averaged_over_their_owners() -> None:
     assert plain["w"].tolist() == [2.0, 2.0, 3.0, 0.0]
     kept = masked_average(pairs, [3.0, 1.0, 0.0], {"w": torch.full((4,), 7.0)})
     assert kept["w"].tolist() == [2.0, 2.0, 3.0, 7.0]
+    name = "bn.running_var"
+    alone = ({name: torch.tensor([3.0, 3.0])}, {name: torch.tensor([0, 1])})
+    assert masked_average([alone], [2.0])[name].tolist() == [1.0, 3.0]
     with pytest.raises(ValueError, match="positive weight"):
         masked_average(pairs, [0.0, 0.0, 0.0])
 

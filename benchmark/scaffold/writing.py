@@ -1,0 +1,117 @@
+"""Writes a working plugin and its test: into this project, or as a package of its own."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from benchmark.environment import project_root
+from benchmark.errors import UserError
+
+_TEMPLATES = Path(__file__).resolve().parent
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_RESERVED = frozenset({"all", "blocks", "benchmark", "methods", "datasets", "reports"})
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Parameters
+    ----------
+    plugin, test : Path
+        The two files.
+    project : Path or None
+        The package's ``pyproject.toml``; ``None`` inside this project, where dropping
+        the file in is the whole installation.
+    """
+
+    plugin: Path
+    test: Path
+    project: Path | None
+
+
+def write_method(name: str, output: Path | None = None) -> Written:
+    """Write a plugin that works, with its test.
+
+    Parameters
+    ----------
+    name : str
+        The method's name: a Python identifier in lower case.
+    output : Path, optional
+        Folder for an installable package: ``NAME.py``, ``test_NAME.py`` and
+        ``pyproject.toml``. If not given, or if it is this project's folder,
+        ``methods/NAME.py`` and ``tests/methods/test_NAME.py`` are written there.
+
+    Raises
+    ------
+    UserError
+        If the name is no identifier or taken, or a file is there already.
+    """
+    _check_name(name)
+    root = project_root()
+    inside = output is None or output.resolve() == root
+    folder = root if output is None else output
+    module = f"methods.{name}" if inside else name
+    if inside:
+        written = Written(
+            folder / "methods" / f"{name}.py",
+            folder / "tests" / "methods" / f"test_{name}.py",
+            None,
+        )
+    else:
+        if name in sys.stdlib_module_names:
+            raise UserError(f"'{name}' is a module of Python; choose another name")
+        written = Written(
+            folder / f"{name}.py", folder / f"test_{name}.py", folder / "pyproject.toml"
+        )
+    _check_free(name, written, inside=inside)
+    values = {
+        "name": name,
+        "dashed": name.replace("_", "-"),
+        "module": module,
+        "class_name": "".join(part.capitalize() for part in name.split("_")),
+    }
+    for path, template in (
+        (written.plugin, "method.py.txt"),
+        (written.test, "test_method.py.txt"),
+        (written.project, "pyproject.toml.txt"),
+    ):
+        if path is not None:
+            _write(path, template, values)
+    return written
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name) or name.endswith("_") or keyword.iskeyword(name):
+        raise UserError(
+            f"'{name}' can't be a method's name; a name such as my_method is right: lower-case "
+            "letters, digits and underscores, beginning with a letter, no Python keyword"
+        )
+    if name in _RESERVED:
+        raise UserError(f"'{name}' is reserved; choose another name")
+
+
+def _check_free(name: str, written: Written, *, inside: bool) -> None:
+    for path in (written.plugin, written.test, written.project):
+        if path is not None and path.exists():
+            raise UserError(f"{path} exists already; choose another name or folder")
+    package = written.plugin.with_suffix("")
+    if inside and package.exists():
+        raise UserError(f"{package} exists already; choose another name")
+    from benchmark.registry import discover
+
+    registry = discover()
+    if name in registry.methods or name in registry.broken:
+        raise UserError(f"a method named '{name}' is there already; choose another name")
+
+
+def _write(path: Path, template: str, values: dict[str, str]) -> None:
+    text = Template((_TEMPLATES / template).read_text(encoding="utf-8")).substitute(values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:  # never over a file that came meanwhile
+        file.write(text)

@@ -1,0 +1,217 @@
+"""The contract as checks: each takes a bench, and raises ``AssertionError`` with what is wrong."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmark.contract import Client, GlobalModel, Method, Reference, Upload
+from benchmark.federation.federation import Federation
+from benchmark.federation.traffic import account_for
+from benchmark.testing.bench import UNEQUAL_WIDTHS, Bench
+from benchmark.testing.reach import reachable_tensors, shares_rows
+
+Check = Callable[[Bench], None]
+
+LOGIT_TOLERANCE = 1e-4
+"""Largest difference of a logit between batch sizes: rounding, never batch mates."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+def says_what_it_is(bench: Bench) -> None:
+    """State name, summary, information used, and a meaning for every parameter."""
+    info = bench.info
+    _require(bool(info.summary.strip()), f"{info.name}: the summary is empty")
+    _require("\n" not in info.summary, f"{info.name}: the summary is one line")
+    _require(bool(info.uses), f"{info.name}: say what information it uses")
+    for parameter in info.parameters:
+        _require(bool(parameter.meaning), f"{info.name}.{parameter.name} has no meaning")
+        known = parameter.source in {"paper", "code", "ours"}
+        _require(known, f"{info.name}.{parameter.name}: source is paper, code or ours")
+
+
+def has_a_strict_configuration(bench: Bench) -> None:
+    """Have valid defaults, a frozen configuration that round-trips, and refuse unknown keys."""
+    config = bench.method().config
+    again = type(config).model_validate(config.model_dump(mode="json"))
+    _require(again == config, f"{bench.name}: the configuration does not round-trip")
+    for wrong in ({"no_such_parameter": 1},):
+        try:
+            type(config).model_validate(wrong)
+        except ValueError:
+            continue
+        raise AssertionError(f"{bench.name}: an unknown parameter is accepted")
+    _require(bool(config.model_config.get("frozen")), f"{bench.name}: the config is not frozen")
+
+
+def runs_and_classifies(bench: Bench) -> None:
+    """End with a finite model over all classes, after an upload from every client."""
+    result = bench.run()
+    evaluation = bench.evaluate(result)
+    _require(0 <= evaluation.accuracy <= 1, f"{bench.name}: accuracy {evaluation.accuracy}")
+    senders = {client for _, client in result.traffic.uploads}
+    _require(len(senders) == len(bench.federation().infos), f"{bench.name}: a client is missing")
+
+
+def repeats_bit_for_bit(bench: Bench) -> None:
+    """Agree in every bit between two runs, whatever global chance did in between."""
+    first = bench.run()
+    torch.rand(7)
+    np.random.default_rng().random(7)
+    second = bench.run()
+    for name, value in _state(first.output.model).items():
+        same = torch.equal(value, _state(second.output.model)[name])
+        _require(same, f"{bench.name}: '{name}' differs between two runs")
+    _require(first.traffic == second.traffic, f"{bench.name}: traffic differs between two runs")
+    details = dict(first.output.details), dict(second.output.details)
+    _require(details[0] == details[1], f"{bench.name}: details differ between two runs")
+
+
+def leaves_global_chance_alone(bench: Bench) -> None:
+    """Neither draw from nor seed a global random stream."""
+    legacy = pickle.dumps(np.random.get_state())  # noqa: NPY002 - the stream to be left alone
+    before = torch.get_rng_state()
+    bench.run()
+    _require(torch.equal(before, torch.get_rng_state()), f"{bench.name}: uses torch's global RNG")
+    same = legacy == pickle.dumps(np.random.get_state())  # noqa: NPY002
+    _require(same, f"{bench.name}: uses NumPy's global RNG")
+
+
+@torch.no_grad()
+def ignores_batch_mates(bench: Bench) -> None:
+    """Predict an image alike whichever others are in its batch."""
+    output = bench.run().output
+    images = bench.data.test(torch.device("cpu")).images[:64]
+    inputs = bench.data.task.normalization.from_uint8(images)
+    for model in filter(None, (output.model, output.teacher)):
+        model.eval()
+        together = model(inputs)
+        alone = torch.cat([model(image[None]) for image in inputs])
+        gap = float((together - alone).abs().max() / together.abs().max().clamp(min=1.0))
+        _require(gap < LOGIT_TOLERANCE, f"{bench.name}: a logit moves by {gap:.2g} with the batch")
+
+
+def sees_only_what_it_may(bench: Bench) -> None:
+    """Reach no image on the server, only its own on a client, and never the test set."""
+    cpu = torch.device("cpu")
+    test = bench.data.test(cpu).images
+    everybody = bench.data.everybody(cpu).images
+
+    def watch(method: Method[Any], federation: Federation) -> None:
+        def client_update(client: Client, broadcast: Any) -> Upload:
+            index = client.info.index
+            own = {row.numpy().tobytes() for row in client.images.cpu()}
+            others = torch.stack([row for row in everybody if row.numpy().tobytes() not in own])
+            for found in reachable_tensors(client, broadcast):
+                _require(not shares_rows(found, test), f"client {index} reaches the test set")
+                _require(not shares_rows(found, others), f"client {index} reaches others' data")
+            return original_update(client, broadcast)
+
+        def server_update(uploads: Mapping[int, Upload], server: Any, *rest: Any) -> GlobalModel:
+            for found in reachable_tensors(server, uploads):
+                _require(not shares_rows(found, test), "the server reaches the test set")
+                _require(not shares_rows(found, everybody), "the server reaches client data")
+            for found in reachable_tensors(*rest):
+                _require(not shares_rows(found, test), "the oracle reaches the test set")
+            made: GlobalModel = original_server(uploads, server, *rest)
+            return made
+
+        original_update = method.client_update
+        privileged = isinstance(method, Reference)
+        server_name = "reference_update" if privileged else "server_update"
+        original_server = getattr(method, server_name)
+        method.client_update = client_update  # type: ignore[method-assign]
+        setattr(method, server_name, server_update)
+
+    bench.run(watch)
+
+
+def leaves_its_inputs_alone(bench: Bench) -> None:
+    """Change neither a client's data nor the shared local models."""
+    federation = bench.federation()
+    before = {
+        info.index: (
+            federation.client(info.index).images.clone(),
+            copy.deepcopy(federation.client(info.index).local_model().state_dict()),
+        )
+        for info in federation.infos
+    }
+    bench.run(federation=federation)
+    for index, (images, state) in before.items():
+        client = federation.client(index)
+        _require(torch.equal(images, client.images), f"client {index}: images were changed")
+        for name, value in client.local_model().state_dict().items():
+            same = torch.equal(value, state[name])
+            _require(same, f"client {index}: '{name}' of the shared local model was changed")
+
+
+def counts_what_crosses(bench: Bench) -> None:
+    """Book the length of the bytes that were sent, part by part."""
+    seen: dict[int, dict[str, int]] = {}
+
+    def watch(method: Method[Any], federation: Federation) -> None:
+        original = method.client_update
+
+        def client_update(client: Client, broadcast: Any) -> Upload:
+            upload = original(client, broadcast)
+            if client.round == 0:
+                seen[client.info.index] = account_for(upload)
+            return upload
+
+        method.client_update = client_update  # type: ignore[method-assign]
+
+    result = bench.run(watch)
+    for index, parts in seen.items():
+        booked = result.traffic.uploads[0, index]
+        _require(booked == parts, f"client {index}: booked {booked}, sent {parts}")
+
+
+def survives_tiny_clients(bench: Bench) -> None:
+    """Train clients with one class, or fewer samples than a batch, without error."""
+    small = replace(
+        bench,
+        overrides={**bench.overrides, "alpha": [0.01], "clients": [8], "train_samples": 60},
+    )
+    if small.skip is None:
+        small.run()
+
+
+def takes_unequal_widths_or_says_why(bench: Bench) -> None:
+    """Run on unequal widths, or refuse them with a reason."""
+    narrow = replace(bench, overrides={**bench.overrides, "widths": UNEQUAL_WIDTHS})
+    if narrow.skip is None:
+        result = narrow.run()
+        narrow.evaluate(result)
+    else:
+        _require(bool(narrow.skip.strip()), f"{bench.name}: refuses without a reason")
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.state_dict())
+
+
+CHECKS: tuple[Check, ...] = (
+    says_what_it_is,
+    has_a_strict_configuration,
+    runs_and_classifies,
+    repeats_bit_for_bit,
+    leaves_global_chance_alone,
+    ignores_batch_mates,
+    sees_only_what_it_may,
+    leaves_its_inputs_alone,
+    counts_what_crosses,
+    survives_tiny_clients,
+    takes_unequal_widths_or_says_why,
+)
+"""The contract test suite, in the order in which failures are easiest to understand."""

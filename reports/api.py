@@ -1,0 +1,168 @@
+"""From an experiment's folder to its tables: what the command line calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.store.files import make_folder, write_text
+from reports import latex, markdown
+from reports.comparisons import Ranks, comparison_frame, rank_methods
+from reports.costs import cost_frame, cost_table, with_costs
+from reports.formats import probability
+from reports.grid import Grid, build_grid
+from reports.load import Results, load
+from reports.notes import notes, reasons
+from reports.scores import score_frame, score_table
+from reports.table import Table
+
+FOLDER = "report"
+"""Name of the report's folder in the experiment's."""
+
+_NOT_IN_CSV = ("confusion",)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of an experiment, ready to print.
+
+    Parameters
+    ----------
+    experiment : str
+        Its name.
+    folder : Path
+        Where the files are.
+    tables : mapping of str to pandas.DataFrame
+        Raw tables: ``runs`` (a row a run), ``accuracy`` and ``communication`` (a row a
+        cell), ``comparisons`` (a row a pair of methods).
+    rendered : mapping of str to Table
+        ``accuracy`` and ``communication`` as they are printed.
+    notes : tuple of str
+        How the tables were made and what they rest on; what was found damaged.
+    reasons : tuple of str
+        Runs that did not end well, and why.
+    files : tuple of Path
+        Everything that belongs to the report now.
+    scenarios : int
+        Number of scenarios.
+    """
+
+    experiment: str
+    folder: Path
+    tables: Mapping[str, pd.DataFrame]
+    rendered: Mapping[str, Table]
+    notes: tuple[str, ...]
+    reasons: tuple[str, ...]
+    files: tuple[Path, ...]
+    scenarios: int
+
+
+def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
+    """Read an experiment's records and write its ``report`` folder.
+
+    Works on finished, unfinished, damaged and empty experiments alike; says what it found.
+    Every file is written whole, and only if its content changed.
+
+    Parameters
+    ----------
+    experiment_dir : Path
+        ``results/<experiment>``.
+    figures : bool
+        Whether figures are drawn too, those whose data changed.
+
+    Raises
+    ------
+    benchmark.store.StoreError
+        If the folder can't be written to.
+    """
+    results = load(experiment_dir)
+    grid = build_grid(results)
+    folder = experiment_dir / FOLDER
+    said, why = tuple(notes(results, grid)), tuple(reasons(grid))
+    tables = _frames(results, grid)
+    rendered = {
+        "accuracy": with_costs(score_table(grid), grid),
+        "communication": cost_table(grid),
+    }
+    files: list[Path] = []
+    if len(results.runs):
+        ranks = rank_methods(grid)
+        make_folder(folder)
+        contents = {**_csv_texts(tables), **_page_texts(rendered, said, why)}
+        contents["comparisons.md"] = _comparison_page(ranks)
+        for name, text in contents.items():
+            files.append(folder / name)
+            _write_if_changed(folder / name, text)
+        if figures:
+            from reports.figures import draw_all
+
+            files += draw_all(results, grid, ranks, folder / "figures")
+    return Report(
+        results.name, folder, tables, rendered, said, why, tuple(files), len(grid.scenarios)
+    )
+
+
+def _frames(results: Results, grid: Grid) -> dict[str, pd.DataFrame]:
+    return {
+        "runs": results.runs,
+        "accuracy": score_frame(grid),
+        "communication": cost_frame(grid),
+        "comparisons": comparison_frame(grid),
+    }
+
+
+def _csv_texts(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    return {
+        f"{name}.csv": frame.drop(columns=[c for c in _NOT_IN_CSV if c in frame]).to_csv(
+            index=False
+        )
+        for name, frame in tables.items()
+    }
+
+
+def _page_texts(
+    rendered: Mapping[str, Table], said: Sequence[str], why: Sequence[str]
+) -> dict[str, str]:
+    lists = [("Not done", why), ("Notes", said)]
+    pages = {f"{name}.md": markdown.document(table, lists) for name, table in rendered.items()}
+    for name, table in rendered.items():
+        noted = replace(table, notes=(*why, *said))
+        pages[f"{name}.tex"] = latex.table_text(noted)
+    return pages
+
+
+def _comparison_page(ranks: Ranks | str) -> str:
+    lines = [
+        "# Methods against each other",
+        "",
+        "Every pair of methods, on every scenario and over all: `comparisons.csv`. Differences "
+        "are paired over shared splits; p values are also Holm-corrected over the pairs of a "
+        "scenario; over all scenarios the interval is a hierarchical bootstrap's (datasets, "
+        "then splits).",
+        "",
+    ]
+    if isinstance(ranks, str):
+        return "\n".join([*lines, ranks, ""])
+    lines += [
+        f"Mean ranks over {ranks.blocks} datasets; Friedman: p = {probability(ranks.p)}; mean "
+        f"ranks that differ by less than {ranks.critical_difference:.2f} can't be told apart "
+        "(Nemenyi, level 0.05).",
+        "",
+        "| method | mean rank |",
+        "| --- | ---: |",
+        *(f"| {label} | {rank:.2f} |" for label, rank in ranks.mean.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except (OSError, UnicodeDecodeError):
+        pass
+    write_text(path, text)

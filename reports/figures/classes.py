@@ -1,0 +1,144 @@
+"""Accuracy by class, and confusion, of every method on one scenario."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reports.figures.style import PAGE, panels
+from reports.grid import Grid, GridCell
+from reports.load import DONE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_NUMBERS = 12
+"""Classes up to which cells carry their number."""
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """A heat map: methods by classes, accuracy in percent, mean over seeds.
+
+    Parameters
+    ----------
+    name, heading : str
+        Stem of its files, and the scenario in words.
+    labels : tuple of str
+        Methods.
+    values : tuple of tuple of (float or None)
+        Percent, by method and class; ``None`` for a class without test samples.
+    """
+
+    name: str
+    heading: str
+    labels: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+
+    def draw(self) -> Figure:
+        """Return the figure."""
+        import numpy as np
+        from matplotlib.figure import Figure
+
+        data = np.array(
+            [[np.nan if value is None else value for value in row] for row in self.values]
+        )
+        figure = Figure(figsize=(PAGE, 0.22 * len(self.labels) + 1.0), layout="constrained")
+        axis = figure.subplots()
+        image = axis.imshow(data, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+        axis.set_yticks(range(len(self.labels)), list(self.labels))
+        axis.set_xlabel("class")
+        axis.set_title(self.heading)
+        axis.grid(visible=False)
+        if data.shape[1] <= _MOST_NUMBERS:
+            axis.set_xticks(range(data.shape[1]))
+            for (row, column), value in np.ndenumerate(data):
+                if not np.isnan(value):
+                    colour = "black" if value > 60 else "white"
+                    axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
+        figure.colorbar(image, ax=axis, label="accuracy (%)", pad=0.01)
+        return figure
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A panel for each method: share of each true class that is predicted as each class.
+
+    Parameters
+    ----------
+    name, heading : str
+        Stem of its files, and the scenario in words.
+    labels : tuple of str
+        Methods.
+    matrices : tuple of tuple of tuple of int
+        Counts, summed over seeds, by method, true class and predicted class.
+    """
+
+    name: str
+    heading: str
+    labels: tuple[str, ...]
+    matrices: tuple[tuple[tuple[int, ...], ...], ...]
+
+    def draw(self) -> Figure:
+        """Return the figure."""
+        import numpy as np
+
+        figure, axes = panels(len(self.labels), height=1.75, most=4)
+        image = None
+        for axis, label, counts in zip(axes, self.labels, self.matrices, strict=True):
+            matrix = np.asarray(counts, dtype=float)
+            shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+            image = axis.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100)
+            axis.set_title(label)
+            axis.grid(visible=False)
+            axis.set_xlabel("predicted")
+            axis.set_ylabel("true")
+        if image is not None:
+            figure.colorbar(image, ax=axes, label="% of true class", shrink=0.8, pad=0.01)
+        if self.heading:
+            figure.suptitle(self.heading, fontsize=8)
+        return figure
+
+
+def by_class(grid: Grid, most: int) -> Iterator[PerClass | Confusion]:
+    """Yield both figures for each of the first ``most`` scenarios."""
+    for number, scenario in enumerate(grid.scenarios[:most], start=1):
+        heading = ", ".join(grid.axes.header(scenario))
+        ending = f"_{number}" if len(grid.scenarios) > 1 else ""
+        complete = [(row.label, cell) for row, cell in grid.column(scenario) if cell.complete]
+        rates = {label: values for label, cell in complete if (values := _rates(cell))}
+        if rates:
+            yield PerClass(
+                f"per_class{ending}", heading, tuple(rates), tuple(map(tuple, rates.values()))
+            )
+        counts = {label: matrix for label, cell in complete if (matrix := _counts(cell))}
+        if counts:
+            matrices = tuple(tuple(map(tuple, matrix)) for matrix in counts.values())
+            yield Confusion(f"confusion{ending}", heading, tuple(counts), matrices)
+
+
+def _rates(cell: GridCell) -> list[float | None]:
+    """Return accuracy by class in percent, mean over the seeds that have the class."""
+    found = [json.loads(text) for text in _texts(cell, "per_class_accuracy")]
+    if not found or len({len(values) for values in found}) != 1:
+        return []
+    rates: list[float | None] = []
+    for values in zip(*found, strict=True):
+        present = [value for value in values if value is not None]
+        rates.append(100 * sum(present) / len(present) if present else None)
+    return rates
+
+
+def _counts(cell: GridCell) -> list[list[int]]:
+    found = [json.loads(text) for text in _texts(cell, "confusion")]
+    if not found or len({len(matrix) for matrix in found}) != 1:
+        return []
+    return [
+        [sum(column) for column in zip(*rows, strict=True)] for rows in zip(*found, strict=True)
+    ]
+
+
+def _texts(cell: GridCell, column: str) -> Sequence[str]:
+    return [str(run[column]) for run in cell.runs if run["shown"] == DONE and run.get(column)]

@@ -1,0 +1,229 @@
+"""Accuracy along a setting (alpha, clients, widths, warm-up), and along the server's steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.store import ExperimentStore
+from reports.axes import describe, sort_keys, title
+from reports.figures.style import legend_below, look, panels
+from reports.grid import Grid, GridCell, RowKey
+from reports.load import DONE
+from reports.statistics import summarize
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+AXES = ("partition.alpha", "partition.clients", "widths", "warmup.rounds")
+"""Settings along which accuracy is drawn where they differ."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One method's points in one panel.
+
+    Parameters
+    ----------
+    label : str
+        The method.
+    reference : bool
+        Whether it is a reference row.
+    place : int
+        Its place among the methods (or references): gives its look.
+    x : tuple of float
+        Places on the x axis.
+    y : tuple of (float or None)
+        Percent; ``None`` breaks the line where a cell is not complete.
+    spread : tuple of float
+        Standard deviation of each point in percentage points; 0 where there is none.
+    """
+
+    label: str
+    reference: bool
+    place: int
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    spread: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A figure of lines in panels.
+
+    Parameters
+    ----------
+    name : str
+        Stem of its files.
+    x_title : str
+        Label of the x axis.
+    ticks : tuple of str
+        Labels of the ticks at 0, 1, …; empty for a numeric axis.
+    panels : tuple of (str, tuple of Series)
+        Title and series of each panel.
+    bars : bool
+        Error bars (standard deviation) in place of a band.
+    order : tuple of str
+        Methods in the order of the legend.
+    """
+
+    name: str
+    x_title: str
+    ticks: tuple[str, ...]
+    panels: tuple[tuple[str, tuple[Series, ...]], ...]
+    bars: bool
+    order: tuple[str, ...]
+
+    def draw(self) -> Figure:
+        """Return the figure."""
+        figure, axes = panels(len(self.panels))
+        for axis, (heading, series) in zip(axes, self.panels, strict=True):
+            axis.set_title(heading)
+            for number, one in enumerate(series):
+                self._line(axis, one, (number - (len(series) - 1) / 2) if self.ticks else 0.0)
+            axis.set_xlabel(self.x_title)
+            axis.set_ylabel("test accuracy (%)")
+            if self.ticks:
+                axis.set_xticks(range(len(self.ticks)), list(self.ticks))
+        legend_below(figure, axes, self.order)
+        return figure
+
+    def _line(self, axis: Axes, one: Series, shift: float) -> None:
+        style = look(one.place, one.reference)
+        # Error bars of neighbours would cover each other: they stand a hair apart.
+        x = [value + 0.02 * shift for value in one.x]
+        y = np.array([math.nan if value is None else value for value in one.y])
+        spread = np.array(one.spread)
+        kwargs: dict[str, Any] = {
+            "color": style.color,
+            "linestyle": style.dashes,
+            "label": one.label,
+        }
+        if self.bars:
+            error = spread if spread.any() else None
+            axis.errorbar(
+                x, y, yerr=error, marker=style.marker, capsize=1.5, elinewidth=0.6, **kwargs
+            )
+            return
+        axis.plot(x, y, **kwargs)
+        if spread.any():
+            axis.fill_between(x, y - spread, y + spread, color=style.color, alpha=0.15, linewidth=0)
+
+
+def places(grid: Grid) -> dict[RowKey, int]:
+    """Return each row's place among the methods or among the references."""
+    found: dict[RowKey, int] = {}
+    for reference in (True, False):
+        rows = [row for row in grid.rows if row.reference == reference]
+        found.update({row: place for place, row in enumerate(rows)})
+    return found
+
+
+def _order(grid: Grid) -> tuple[str, ...]:
+    return tuple(row.label for row in grid.rows)
+
+
+def by_setting(grid: Grid) -> Iterator[Lines]:
+    """Yield a figure for each setting in :data:`AXES` that differs: one panel for the rest."""
+    for field in AXES:
+        if field in grid.axes.shown:
+            figure = _along(grid, field)
+            if figure.panels:
+                yield figure
+
+
+def _along(grid: Grid, field: str) -> Lines:
+    index = grid.axes.shown.index(field)
+    values = [key[0] for key in sort_keys([(scenario[index],) for scenario in grid.scenarios])]
+    others = dict.fromkeys(
+        (*scenario[:index], *scenario[index + 1 :]) for scenario in grid.scenarios
+    )
+    fields = (*grid.axes.shown[:index], *grid.axes.shown[index + 1 :])
+    made = []
+    for other in others:
+        along = {value: (*other[:index], value, *other[index:]) for value in values}
+        series = tuple(_series(grid, along))
+        heading = ", ".join(
+            describe(name, value) for name, value in zip(fields, other, strict=True)
+        )
+        if any(sum(value is not None for value in one.y) > 1 for one in series):
+            made.append((heading, series))
+    name = f"accuracy_by_{title(field).replace(' ', '_').replace('-', '_')}"
+    ascii_name = name.replace("α", "alpha")
+    return Lines(ascii_name, title(field), tuple(values), tuple(made), True, _order(grid))
+
+
+def _series(grid: Grid, along: Mapping[str, tuple[str, ...]]) -> Iterator[Series]:
+    for row, place in places(grid).items():
+        y: list[float | None] = []
+        spread: list[float] = []
+        for scenario in along.values():
+            cell = grid.cells.get((row, scenario))
+            summary = cell.summary("accuracy") if cell else None
+            y.append(100 * summary.mean if summary else None)
+            spread.append(100 * (summary.sd or 0.0) if summary else 0.0)
+        if any(value is not None for value in y):
+            x = tuple(float(number) for number in range(len(along)))
+            yield Series(row.label, row.reference, place, x, tuple(y), tuple(spread))
+
+
+def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
+    """Yield the figure of accuracy against server steps, if any run recorded a history.
+
+    Parameters
+    ----------
+    grid : Grid
+        The experiment's grid.
+    folder : Path
+        The experiment's folder, where the histories are.
+    most : int
+        Scenarios that are drawn at most.
+    """
+    store = ExperimentStore(folder)
+    made = []
+    for scenario in grid.scenarios[:most]:
+        series = []
+        for row, place in places(grid).items():
+            cell = grid.cells.get((row, scenario))
+            points = _history(store, cell) if cell and cell.complete else []
+            if len(points) > 1:
+                x, y, spread = zip(*points, strict=True)
+                series.append(Series(row.label, row.reference, place, x, y, spread))
+        if series:
+            made.append((", ".join(grid.axes.header(scenario)), tuple(series)))
+    if made:
+        yield Lines("accuracy_by_server_step", "server step", (), tuple(made), False, _order(grid))
+
+
+def _history(store: ExperimentStore, cell: GridCell) -> list[tuple[float, float, float]]:
+    """Return step, mean accuracy and its standard deviation, at steps that all seeds have."""
+    curves = [
+        _curve(store.history(str(run["run_id"]))) for run in cell.runs if run["shown"] == DONE
+    ]
+    shared = set.intersection(*(set(curve) for curve in curves)) if curves else set()
+    points = []
+    for step in sorted(shared):
+        summary = summarize([curve[step] for curve in curves])
+        points.append((step, 100 * summary.mean, 100 * (summary.sd or 0.0)))
+    return points
+
+
+def _curve(rows: Sequence[Mapping[str, float | str]]) -> dict[float, float]:
+    """Return accuracy by step; the steps of one round follow those of the round before."""
+    curve: dict[float, float] = {}
+    start, last, current = 0.0, 0.0, None
+    for row in rows:
+        step, accuracy = row.get("step"), row.get("accuracy")
+        if not isinstance(step, float) or not isinstance(accuracy, float):
+            continue
+        if row.get("round") != current:
+            start, current = start + last, row.get("round")
+        last = step
+        curve[start + step] = accuracy
+    return curve

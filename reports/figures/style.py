@@ -1,0 +1,148 @@
+"""One style for all figures: readable in a two-column paper, safe for the colour-blind."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLE_VERSION = "1"
+"""Raised when figures should be drawn anew though their data did not change."""
+
+COLUMN = 3.4
+"""Width of one column of a paper, inches."""
+PAGE = 7.0
+"""Width of both columns, inches."""
+
+# Okabe and Ito's colours without yellow, which is too faint for lines on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
+_GREYS = ("#444444", "#777777", "#999999")
+_REFERENCE_DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1, 1, 1)), (0, (8, 2)))
+
+_SETTINGS = {
+    "font.size": 7.5,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "figures",
+    "savefig.dpi": 200,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn, in every figure alike.
+
+    Parameters
+    ----------
+    color : str
+        Hexadecimal colour.
+    marker : str
+        Marker of matplotlib.
+    dashes : object
+        Line style of matplotlib.
+    """
+
+    color: str
+    marker: str
+    dashes: Any
+
+
+def look(place: int, reference: bool) -> Look:
+    """Return the look of the ``place``-th method or the ``place``-th reference row.
+
+    Methods differ in colour, marker and, after the colours end, dashes; references are
+    grey and dashed.
+    """
+    marker = _MARKERS[place % len(_MARKERS)]
+    if reference:
+        dashes = _REFERENCE_DASHES[place % len(_REFERENCE_DASHES)]
+        return Look(_GREYS[place % len(_GREYS)], marker, dashes)
+    dashes = _DASHES[(place // len(_COLOURS)) % len(_DASHES)]
+    return Look(_COLOURS[place % len(_COLOURS)], marker, dashes)
+
+
+@contextmanager
+def paper() -> Iterator[None]:
+    """Return the context in which figures are made and saved."""
+    from matplotlib import rc_context
+
+    with rc_context(_SETTINGS):  # type: ignore[arg-type]
+        yield
+
+
+def panels(count: int, height: float = 2.2, most: int = 3) -> tuple[Figure, list[Axes]]:
+    """Return a figure with ``count`` panels in rows of at most ``most``.
+
+    Parameters
+    ----------
+    count : int
+        Number of panels, at least 1.
+    height : float
+        Height of a panel, inches.
+    most : int
+        Panels in a row.
+    """
+    from matplotlib.figure import Figure
+
+    across = min(count, most)
+    down = math.ceil(count / across)
+    width = COLUMN if across == 1 else PAGE
+    figure = Figure(figsize=(width, height * down + 0.4), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).ravel().tolist()
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return figure, axes[:count]
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> None:
+    """Put one legend for all panels below them: each label once, those in ``order`` first."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
+        ranks = {label: place for place, label in enumerate(order)}
+        found = dict(sorted(found.items(), key=lambda item: ranks.get(item[0], len(ranks))))
+        wide = figure.get_figwidth() > COLUMN
+        figure.legend(
+            list(found.values()),
+            list(found),
+            loc="outside lower center",
+            ncols=min(len(found), 5 if wide else 2),
+        )
+
+
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """Return a figure as files by ending; no date is in them, so equal figures are equal."""
+    made = {}
+    # The layout is solved once, not again for every format.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ending, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=ending, metadata=metadata)
+        made[ending] = buffer.getvalue()
+    return made

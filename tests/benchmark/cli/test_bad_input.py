@@ -1,0 +1,295 @@
+"""Bad input: one line on stderr that names the thing, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmark.cli.verb_run import parser
+
+CASES = {
+    "unknown method": (["--methods", "fedavgg"], ["'fedavgg'", "did you mean 'fedavg'?"]),
+    "all beside another": (["--methods", "all", "fedavg"], ["'all' stands alone"]),
+    "method named twice": (["--methods", "fedavg", "fedavg"], ["methods", "named twice"]),
+    "unknown dataset": (["--datasets", "fashion_minst"], ["fashion_minst", "'fashion_mnist'"]),
+    "unknown profile": (["--profile", "quik"], ["quik", "'quick'"]),
+    "unknown model": (["--model", "resnet81"], ["resnet81", "'resnet18'"]),
+    "unknown norm": (["--norm", "bacth"], ["bacth", "'batch'"]),
+    "norm a model lacks": (["--model", "resnet18", "--norm", "none"], ["resnet18", "'none'"]),
+    "unknown partition": (["--partition", "dirichlett"], ["dirichlett", "'dirichlet'"]),
+    "unknown parameter": (["--set", "fedavg.round=2"], ["'round'", "'rounds'"]),
+    "parameter of an unknown method": (["--set", "fedavq.rounds=2"], ["fedavq", "'fedavg'"]),
+    "parameter without value": (["--set", "fedavg.rounds"], ["fedavg.rounds", "method.param"]),
+    "parameter set twice": (["--set", "fedavg.rounds=1", "fedavg.rounds=2"], ["fedavg.rounds"]),
+    "parameter of a wrong type": (["--set", "fedavg.rounds=many"], ["rounds", "many"]),
+    "parameter out of range": (["--set", "fedavg.rounds=0"], ["rounds", "0"]),
+    "alpha zero": (["--alpha", "0"], ["alpha", "greater than 0"]),
+    "alpha negative": (["--alpha", "0.1", "-1"], ["alpha", "-1"]),
+    "alpha NaN": (["--alpha", "nan"], ["alpha", "finite"]),
+    "alpha infinite": (["--alpha", "inf"], ["alpha", "finite"]),
+    "alpha no number": (["--alpha", "small"], ["alpha", "small"]),
+    "alpha named twice": (["--alpha", "0.1", "0.1"], ["alpha", "named twice"]),
+    "no clients": (["--clients", "0"], ["clients", "0"]),
+    "half a client": (["--clients", "2.5"], ["clients", "2.5"]),
+    "more clients than samples": (["--clients", "5000"], ["clients 5000", "samples"]),
+    "width zero": (["--widths", "0"], ["widths", "0"]),
+    "width above one": (["--widths", "1,2"], ["widths", "2"]),
+    "width no number": (["--widths", "half"], ["widths", "half"]),
+    "width divided by zero": (["--widths", "1/0"], ["widths", "1/0"]),
+    "width a model lacks": (["--model", "timm:resnet18", "--widths", "1/2"], ["width", "1/2"]),
+    "duplicate seeds": (["--seeds", "1", "2", "1"], ["seeds", "1 is named twice"]),
+    "negative seed": (["--seeds", "-3"], ["seeds", "-3"]),
+    "fractional seed": (["--seeds", "1.5"], ["seeds", "1.5"]),
+    "holdout above a half": (["--holdout", "0.9"], ["holdout", "0.9"]),
+    "too many train samples": (["--train-samples", "9999"], ["train_samples 9999", "digits"]),
+    "no epochs": (["--epochs", "0"], ["epochs", "0"]),
+    "no threads": (["--threads", "0"], ["threads", "0"]),
+    "image size": (["--image-size", "48"], ["image_size", "48"]),
+    "classes per client missing": (["--partition", "classes_per_client"], ["classes_per_client"]),
+    "classes per client too many": (
+        ["--partition", "classes_per_client", "--classes-per-client", "11"],
+        ["classes_per_client 11", "10 classes"],
+    ),
+    "experiment name": (["--experiment", "../main"], ["experiment", "../main"]),
+    "unknown flag": (["--alhpa", "1"], ["--alhpa", "'--alpha'"]),
+    "abbreviated flag": (["--dataset", "digits"], ["--dataset'", "'--datasets'"]),
+    "flag without value": (["--alpha"], ["--alpha", "expected"]),
+    "stray argument": (["run", "fedavg"], ["'fedavg'"]),
+    "unknown precision": (["--precision", "fp16"], ["fp16", "bf16"]),
+    "unknown device": (["--device", "gpu"], ["gpu", "'cpu'"]),
+    "timeout no duration": (["--timeout", "soon"], ["--timeout", "'soon'"]),
+    "timeout ambiguous": (["--timeout", "1h30"], ["--timeout", "'1h30'"]),
+    "timeout zero": (["--timeout", "0s"], ["--timeout", "'0s'"]),
+    "force of a stranger": (["--methods", "fedavg", "--force", "ensemble"], ["'ensemble'"]),
+    "log level": (["--log-level", "chatty"], ["chatty"]),
+    "missing config": (["--config", "none.yaml"], ["none.yaml", "No such file"]),
+    "unknown bundled experiment": (["--config", "ablatoin"], ["ablatoin"]),
+    "unknown verb": (["lsit"], ["'lsit'", "'list'"]),
+    "unknown list": (["list", "method"], ["method", "'methods'"]),
+    "describe a stranger": (["describe", "fedavk"], ["fedavk", "'fedavg'"]),
+    "report of nothing": (["report"], ["no experiment in results"]),
+    "report of a stranger": (["report", "mian"], ["mian"]),
+    "clean a stranger": (["clean", "--experiment", "mian"], ["mian"]),
+    "clean an unknown kind": (["clean", "--cache-kind", "modles"], ["modles"]),
+    "split into no picture": (["split", "--output", "split.txt"], [".txt", ".png"]),
+    "split too many": (["split", "--split-seeds", *map(str, range(30))], ["30 partitions"]),
+    "plugin name no identifier": (["new-method", "my-method"], ["'my-method'", "my_method"]),
+    "plugin name a keyword": (["new-method", "class"], ["'class'"]),
+    "plugin name taken": (["new-method", "fedavg"], ["fedavg"]),
+}
+
+FILES = {
+    "malformed YAML": ("methods: [fedavg", ["bad.yaml", "not valid YAML"]),
+    "no mapping": ("- fedavg\n", ["bad.yaml", "mapping"]),
+    "unknown key": ("alhpa: 0.1\n", ["bad.yaml", "'alhpa'", "'alpha'"]),
+    "wrong type": ("epochs: many\n", ["bad.yaml", "epochs", "many"]),
+    "set is no mapping": ("set: 3\n", ["bad.yaml", "set"]),
+    "unknown profile": ("profile: quik\n", ["quik", "'quick'"]),
+    "variant without method": ("variants: {a: {rounds: 2}}\n", ["'a'", "method"]),
+}
+
+
+def check(answer: object, parts: list[str]) -> None:
+    status, err = answer.status, answer.err  # type: ignore[attr-defined]
+    assert status == 2, err
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err
+
+
+def test_there_are_enough_cases() -> None:
+    assert len(CASES) + len(FILES) >= 30
+
+
+@pytest.mark.parametrize(("argv", "parts"), CASES.values(), ids=CASES.keys())
+def test_flags(cli, argv: list[str], parts: list[str]) -> None:
+    check(cli(*argv), parts)
+
+
+@pytest.mark.parametrize(("text", "parts"), FILES.values(), ids=FILES.keys())
+def test_experiment_files(cli, tmp_path: Path, text: str, parts: list[str]) -> None:
+    (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
+    check(cli("--config", "bad.yaml"), parts)
+
+
+def test_experiment_file_that_is_no_text(cli, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00")
+    check(cli("--config", "bad.yaml"), ["bad.yaml", "not a text file"])
+
+
+def test_experiment_file_that_is_a_folder(cli, tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    check(cli("--config", "folder.yaml"), ["folder.yaml", "directory"])
+
+
+@pytest.mark.parametrize("place", ["taken", "taken/below"])
+def test_results_folder_is_a_file(cli, tmp_path: Path, place: str) -> None:
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    check(cli("--results", place, "--methods", "fedavg"), ["--results", "taken is a file"])
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs a read-only file system")
+def test_results_folder_cannot_be_written(cli) -> None:
+    answer = cli("--results", "/proc/results", "--methods", "fedavg", "--profile", "smoke")
+    check(answer, ["/proc/results"])
+
+
+def test_cuda_asked_for_and_absent(cli) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    check(cli("--device", "cuda", "--methods", "fedavg"), ["cuda", "not available"])
+
+
+def test_clean_does_not_ask_a_pipe(cli, tmp_path: Path) -> None:
+    (tmp_path / "results" / ".cache" / "client").mkdir(parents=True)
+    answer = cli("clean", "--cache")
+    check(answer, ["--yes"])
+    assert (tmp_path / "results" / ".cache" / "client").is_dir()
+
+
+def idx(kind: int, *sizes: int, count: int | None = None) -> bytes:
+    """Return an IDX file of zeros; ``count`` bytes of data instead of the right number."""
+    total = 1
+    for size in sizes:
+        total *= size
+    header = struct.pack(f">HBB{len(sizes)}I", 0, kind, len(sizes), *sizes)
+    return header + bytes(total if count is None else count)
+
+
+GOOD = {
+    "train-images-idx3-ubyte": idx(8, 60, 28, 28),
+    "train-labels-idx1-ubyte": idx(8, 60),
+    "t10k-images-idx3-ubyte": idx(8, 20, 28, 28),
+    "t10k-labels-idx1-ubyte": idx(8, 20),
+}
+DAMAGE = {
+    "bad magic": ("train-images-idx3-ubyte", b"\x01\x02" + GOOD["train-images-idx3-ubyte"][2:]),
+    "truncated": ("train-images-idx3-ubyte", idx(8, 60, 28, 28, count=1000)),
+    "counts disagree": ("train-labels-idx1-ubyte", idx(8, 59)),
+    "empty": ("t10k-labels-idx1-ubyte", b""),
+    "damaged gzip": ("t10k-images-idx3-ubyte.gz", gzip.compress(idx(8, 20, 28, 28))[:-20]),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_damaged_data(cli, tmp_path: Path, name: str, content: bytes) -> None:
+    folder = tmp_path / "data" / "fashion_mnist"
+    folder.mkdir(parents=True)
+    for good, right in GOOD.items():
+        (folder / good).write_bytes(right)
+    (folder / name.removesuffix(".gz")).unlink()
+    (folder / name).write_bytes(content)
+    answer = cli(
+        *("--methods", "fedavg", "--datasets", "fashion_mnist", "--data-root", "data"),
+        *("--clients", "2", "--quiet"),
+    )
+    check(answer, [str(Path("data") / "fashion_mnist" / name)])
+
+
+def test_missing_data(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "https_proxy"):  # nobody listens there: no download
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+        monkeypatch.setenv(variable.upper(), "http://127.0.0.1:9")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ONESHOT_FL_DATA", raising=False)
+    answer = cli("--methods", "fedavg", "--datasets", "mnist", "--data-root", "nowhere")
+    check(answer, ["'mnist' not found", "nowhere", "download"])
+
+
+BAD_PLUGINS = {
+    "raises on import": ("raise RuntimeError('no such GPU')\n", "no such GPU"),
+    "does not parse": ("def broken(:\n", "SyntaxError"),
+    "lacks a module": ("import not_there_at_all\n", "not_there_at_all"),
+    "has no method": ("x = 1\n", "expected one public subclass of Method"),
+    "has no name": (
+        "from benchmark.contract import Method\n"
+        "class Mine(Method):\n"
+        "    summary = 'x'\n"
+        "    def client_update(self, client, broadcast): ...\n"
+        "    def server_update(self, uploads, server): ...\n",
+        "has no name",
+    ),
+    "lacks a function": (
+        "from benchmark.contract import Method\n"
+        "class Mine(Method):\n"
+        "    name, summary = '{name}', 'x'\n"
+        "    def client_update(self, client, broadcast): ...\n",
+        "does not define server_update",
+    ),
+    "has a wrong Config": (
+        "from benchmark.contract import Method\n"
+        "class Mine(Method):\n"
+        "    name, summary, Config = '{name}', 'x', dict\n"
+        "    def client_update(self, client, broadcast): ...\n"
+        "    def server_update(self, uploads, server): ...\n",
+        "Config must be a subclass of MethodConfig",
+    ),
+}
+Plugin = Callable[[str, str, str], Path]
+
+
+@pytest.mark.parametrize("case", BAD_PLUGINS)
+def test_bad_plugins(cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    source, reason = BAD_PLUGINS[case]
+    name = f"bad_{case.replace(' ', '_')}".lower()
+    folder = plugin(name, source.replace("{name}", name), name)
+    monkeypatch.syspath_prepend(folder)
+    check(cli("--methods", name), [name, reason])
+
+
+def test_plugin_that_takes_a_name(cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "from benchmark.contract import Method\n"
+        "class Mine(Method):\n"
+        "    name, summary = 'fedavg', 'x'\n"
+        "    def client_update(self, client, broadcast): ...\n"
+        "    def server_update(self, uploads, server): ...\n"
+    )
+    monkeypatch.syspath_prepend(plugin("second_fedavg", source, "fedavg"))
+    check(cli("--methods", "fedavg"), ["second_fedavg.py", "duplicates the name", "fedavg.py"])
+
+
+def test_plugin_that_returns_a_wrong_type(shell, plugin: Plugin) -> None:
+    source = (
+        "from benchmark.contract import GlobalModel, Method\n"
+        "class Mine(Method):\n"
+        "    name, summary = 'wrong_type', 'x'\n"
+        "    def client_update(self, client, broadcast):\n"
+        "        return {'model': 1}\n"
+        "    def server_update(self, uploads, server):\n"
+        "        return GlobalModel(server.global_model)\n"
+    )
+    folder = plugin("wrong_type", source, "wrong_type")
+    answer = shell(
+        *("--methods", "wrong_type", "--profile", "smoke", "--quiet", "--results", "out"),
+        path=folder,
+    )
+    check(answer, ["wrong_type", "client_update returned a dict, expected Upload"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["--methods", "fedavgg"], "did you mean 'fedavg'?"),
+        (["--alpha", "nan"], "alpha"),
+        (["describe", "nobody"], "nobody"),
+    ],
+)
+def test_in_a_process_of_its_own(shell, argv: list[str], part: str) -> None:
+    check(shell(*argv), [part])
+
+
+def test_every_key_has_a_flag() -> None:
+    from benchmark.cli.flags import WITHOUT_FLAG
+    from benchmark.experiment import ExperimentSpec
+
+    flags = {action.dest for action in parser()._actions}
+    assert set(ExperimentSpec.model_fields) - flags == WITHOUT_FLAG

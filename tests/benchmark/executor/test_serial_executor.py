@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from benchmark.errors import UserError
+from benchmark.executor import Event, Executor, Job, Outcome, SerialExecutor
+from benchmark.executor.processes import describe_exit
+from benchmark.executor.worker import load_target
+from benchmark.store import Status
+
+RUN = "0" * 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> None:
+    """Let the fork server import torch before anything is timed."""
+    compute("double", {"number": 0})
+
+
+def compute(
+    function: str,
+    payload: dict[str, Any] | None = None,
+    *,
+    events: list[Event] | None = None,
+    **job: Any,
+) -> Outcome:
+    executor: Executor = SerialExecutor(f"executor_targets:{function}", grace=0.5)
+    on_event = None if events is None else events.append
+    (outcome,) = executor.run([Job(RUN, payload or {}, **job)], on_event)
+    return outcome
+
+
+def gone(pid: int, within: float = 3.0) -> bool:
+    limit = time.monotonic() + within
+    while time.monotonic() < limit:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_outcomes_come_in_order_with_their_results() -> None:
+    jobs = [Job(f"{number:016x}", {"number": number}) for number in range(4)]
+    outcomes = list(SerialExecutor("executor_targets:double").run(jobs))
+    assert [outcome.run_id for outcome in outcomes] == [job.run_id for job in jobs]
+    assert [outcome.result for outcome in outcomes] == [0, 2, 4, 6]
+    assert {outcome.status for outcome in outcomes} == {Status.DONE}
+    assert all(outcome.seconds > 0 and outcome.reason == "" for outcome in outcomes)
+
+
+def test_events_arrive_in_order_and_progress_is_thinned_out(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    events: list[Event] = []
+    with caplog.at_level(logging.WARNING):
+        assert compute("talk", events=events).status is Status.DONE
+    assert (events[0].kind, events[0].data) == ("phase", {"name": "training"})
+    assert (events[-1].kind, events[-1].data) == ("phase", {"name": "evaluation"})
+    progress = [event.data["step"] for event in events if event.kind == "progress"]
+    assert len(progress) < 50
+    assert progress == sorted(progress)
+    # The last one is held back, not lost.
+    assert (progress[0], progress[-1]) == (0, 499)
+    assert "careful with this" in caplog.text
+    assert "deprecated" in caplog.text
+    assert "noise" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("function", "status", "says", "traced"),
+    [
+        ("fail", Status.FAILED, "ValueError: wrong shape", True),
+        ("user_error", Status.FAILED, "alpha must be positive, got -1", False),
+        ("diverge", Status.DIVERGED, "client 3 diverged at step 17: loss is nan", False),
+        ("not_json", Status.FAILED, "TypeError: Object of type object is not JSON", True),
+        ("leave", Status.FAILED, "the run called sys.exit(3)", True),
+        ("vanish", Status.FAILED, "exit status 7", False),
+        ("killed", Status.FAILED, "killed by signal 9 (out of memory?)", False),
+        ("crash", Status.FAILED, "killed by signal 11 (segmentation fault)", False),
+        ("nothing_here", Status.FAILED, "has no function 'nothing_here'", False),
+    ],
+)
+def test_every_way_to_fail_has_its_words(
+    function: str, status: Status, says: str, traced: bool
+) -> None:
+    outcome = compute(function)
+    assert outcome.status is status
+    assert says in outcome.reason
+    assert "\n" not in outcome.reason
+    assert ("Traceback" in outcome.detail) == traced
+    assert outcome.step == (17 if status is Status.DIVERGED else None)
+
+
+def test_a_failure_does_not_take_the_next_job_along() -> None:
+    outcomes = [compute("killed"), compute("double", {"number": 4})]
+    assert [outcome.status for outcome in outcomes] == [Status.FAILED, Status.DONE]
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_timeout_kills_the_job_and_all_it_started(tmp_path: Path, deaf: bool) -> None:
+    payload = {"pids": str(tmp_path / "pids"), "deaf": deaf}
+    began = time.monotonic()
+    outcome = compute("sleep", payload, timeout=1.0)
+    assert outcome.status is Status.TIMED_OUT
+    assert "s, and was ended" in outcome.reason
+    assert time.monotonic() - began < 8
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert all(gone(pid) for pid in pids)
+
+
+def test_what_a_job_leaves_behind_is_killed() -> None:
+    outcome = compute("leave_child_behind")
+    assert outcome.status is Status.DONE
+    assert gone(outcome.result)
+
+
+def test_a_job_that_is_done_but_does_not_close_down_is_done() -> None:
+    began = time.monotonic()
+    outcome = compute("hang_at_exit")
+    assert (outcome.status, outcome.result) == (Status.DONE, 1)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_job_has_its_threads_and_path_and_never_our_main_module(threads: int) -> None:
+    result = compute("setup", threads=threads).result
+    assert result["threads"] == threads
+    assert result["variable"] == str(threads)
+    assert result["server_threads"] == 1
+    assert result["path"] == str(Path(__file__).resolve().parents[3])
+    assert result["main"] is None or "pytest" not in result["main"]
+
+
+def test_the_environment_of_the_caller_stays_as_it_was() -> None:
+    before = dict(os.environ)
+    main = sys.modules["__main__"]
+    compute("double", {"number": 1}, threads=2)
+    assert dict(os.environ) == before
+    assert sys.modules["__main__"] is main
+
+
+def test_peak_memory_is_that_of_the_job() -> None:
+    small = compute("double", {"number": 1}).peak_memory
+    large = compute("allocate").peak_memory
+    assert small is not None
+    assert large is not None
+    assert large - small > 90_000_000
+
+
+def test_a_broken_pipe_does_not_end_the_job(tmp_path: Path) -> None:
+    compute("talk_after_pipe_broke", {"file": str(tmp_path / "file")})
+    assert (tmp_path / "file").read_text() == "survived"
+
+
+def test_ctrl_c_ends_the_job_yields_it_and_is_raised(tmp_path: Path) -> None:
+    payload = {"pids": str(tmp_path / "pids")}
+    jobs = [Job("a" * 16, payload), Job("b" * 16, payload)]
+    executor = SerialExecutor("executor_targets:sleep", grace=0.5)
+
+    def interrupt(event: Event) -> None:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    found = executor.run(jobs, interrupt)
+    outcome = next(found)
+    assert (outcome.run_id, outcome.status) == ("a" * 16, Status.INTERRUPTED)
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
+    assert all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+
+
+def test_an_error_of_the_listener_ends_the_job_and_is_raised(tmp_path: Path) -> None:
+    def complain(event: Event) -> None:
+        raise RuntimeError("terminal gone")
+
+    job = Job(RUN, {"pids": str(tmp_path / "pids")})
+    with pytest.raises(RuntimeError, match="terminal gone"):
+        list(SerialExecutor("executor_targets:sleep", grace=0.5).run([job], complain))
+    assert all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "says"),
+    [
+        ({"payload": {"a": object()}}, TypeError, "the payload is not JSON"),
+        ({"payload": {}, "timeout": 0.0}, ValueError, "a timeout is positive"),
+        ({"payload": {}, "timeout": float("nan")}, ValueError, "a timeout is positive"),
+        ({"payload": {}, "threads": 0}, ValueError, "at least 1 thread"),
+    ],
+)
+def test_a_wrong_job_is_refused(values: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        Job(RUN, **values)
+
+
+@pytest.mark.parametrize("target", ["module", ":f", "m:", "os:no_such_thing"])
+def test_a_wrong_target_is_named(target: str) -> None:
+    with pytest.raises(UserError, match=f"target '{target}'"):
+        load_target(target)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (None, "vanished"),
+        (-15, "signal 15 (terminated from outside)"),
+        (-10, "signal 10 (SIGUSR1)"),
+        (-99, "killed by signal 99"),
+        (1, "exit status 1"),
+    ],
+)
+def test_exits_in_words(code: int | None, says: str) -> None:
+    assert says in describe_exit(code)

@@ -1,0 +1,96 @@
+"""``kill -9`` loses nothing, doubles nothing, leaves nothing half-written and no process behind."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from grids import METHODS, command, finish, metrics_of, run_grid, smoke_arguments
+
+from benchmark.store import Store
+
+SEEDS = ("0", "1")
+
+
+def arguments(results: Path) -> list[str]:
+    return [*smoke_arguments(results), "--seeds", *SEEDS]
+
+
+def family(results: Path) -> list[psutil.Process]:
+    """Return all living processes that work on a results folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        environment = process.info["environ"] or {}
+        if environment.get("KILL_TEST") == str(results):
+            found.append(process)
+    return found
+
+
+def kill_at_random_moments(results: Path, kills: int, chance: random.Random) -> int:
+    """Start the grid and kill its parent, again and again; return how often it was killed."""
+    killed = 0
+    for _ in range(kills):
+        process = command(*arguments(results), KILL_TEST=str(results))
+        try:
+            process.wait(timeout=chance.uniform(1.0, 12.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.communicate()
+        deadline = time.monotonic() + 10
+        while family(results) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert family(results) == [], "a process outlived the killed command"
+        for record in (results / "main").glob("*/record.json"):
+            json.loads(record.read_text())  # whole, or not there
+    return killed
+
+
+def check_resumed_grid(results: Path, unbroken: Path) -> None:
+    status, _, err = finish(command(*arguments(results)))
+    assert status == 0, err
+    assert "damaged" not in err
+    assert metrics_of(results) == metrics_of(unbroken)
+    store = Store(results).experiment("main")
+    assert len(store.records()) == len(METHODS) * len(SEEDS)
+    leftovers = [path for folder in results.rglob(".tmp") for path in folder.iterdir()]
+    assert leftovers == []
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("unbroken")
+    run_grid(results, seeds=[int(seed) for seed in SEEDS])
+    return results
+
+
+def test_a_few_kills(tmp_path: Path, unbroken: Path) -> None:
+    assert kill_at_random_moments(tmp_path, kills=2, chance=random.Random(5)) >= 1
+    check_resumed_grid(tmp_path, unbroken)
+
+
+@pytest.mark.slow
+def test_twenty_kills(tmp_path: Path, unbroken: Path) -> None:
+    killed = 0
+    for round_index in range(4):
+        results = tmp_path / str(round_index)
+        killed += kill_at_random_moments(results, kills=5, chance=random.Random(round_index))
+        check_resumed_grid(results, unbroken)
+    assert killed >= 10
+    print(f"{killed} of 20 starts were killed while they worked")  # noqa: T201
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    process = command(*arguments(tmp_path))
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process, timeout=30)
+    assert status == 130
+    assert "same command" in err
+    assert "Traceback" not in err
