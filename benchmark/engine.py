@@ -12,6 +12,7 @@ from torch import nn
 
 from benchmark.contract import Method
 from benchmark.environment import git_state, hardware, peak_memory_bytes, versions
+from benchmark.errors import DivergedError
 from benchmark.evaluation import SELECTION, Evaluation, evaluate
 from benchmark.events import Events, Sink
 from benchmark.federation.data import Samples, load_scenario_data
@@ -152,10 +153,14 @@ def _metrics(
 ) -> dict[str, Any]:
     data = federation.data
     output = result.output
-    teacher = None if output.teacher is None else _numbers(evaluator(output.teacher))
+    try:
+        numbers = _numbers(evaluator(output.model))
+        teacher = None if output.teacher is None else _numbers(evaluator(output.teacher))
+    except ValueError as error:  # logits of a wrong shape
+        raise PluginError(f"method '{spec.method.name}': its model's {error}") from error
     return {
         "selection": SELECTION.name,
-        **_numbers(evaluator(output.model)),
+        **numbers,
         "teacher": teacher,
         "details": dict(output.details),
         "split": {
@@ -186,15 +191,18 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
 def _history(result: ProtocolResult, evaluator: Evaluator) -> list[dict[str, Any]]:
     rows = []
     teacher: nn.Module | None = None
+    teacher_accuracy: float | None = None
     for snapshot in result.server.snapshots:
         row: dict[str, Any] = {"round": snapshot.round, "step": snapshot.step, **snapshot.scalars}
         if snapshot.model is not None:
-            numbers = evaluator(snapshot.model)
-            row |= {"accuracy": numbers.accuracy, "loss": numbers.loss}
+            numbers = _look(evaluator, snapshot.model)
+            row["accuracy"] = None if numbers is None else numbers.accuracy
+            row["loss"] = None if numbers is None else numbers.loss
         if snapshot.teacher is not None:
             # Most teachers stand still while their student learns.
             if teacher is None or not _same_state(teacher, snapshot.teacher):
-                teacher_accuracy = evaluator(snapshot.teacher).accuracy
+                numbers = _look(evaluator, snapshot.teacher)
+                teacher_accuracy = None if numbers is None else numbers.accuracy
             teacher = snapshot.teacher
             row["teacher_accuracy"] = teacher_accuracy
         rows.append(row)
@@ -204,6 +212,17 @@ def _history(result: ProtocolResult, evaluator: Evaluator) -> list[dict[str, Any
             for (at, step), scalars in sorted(reports.items())
         ]
     return rows
+
+
+def _look(evaluator: Evaluator, model: nn.Module) -> Evaluation | None:
+    """Evaluate a model on the way; ``None`` if it has no finite logits.
+
+    The history is passive: what it meets must not decide what becomes of the run.
+    """
+    try:
+        return evaluator(model)
+    except DivergedError:
+        return None
 
 
 def _same_state(first: nn.Module, second: nn.Module) -> bool:

@@ -33,7 +33,9 @@ def versions() -> dict[str, str]:
 def git_state() -> dict[str, Any]:
     """Return the commit of the suite and whether the checkout has changes; nulls outside git."""
     commit = _git("rev-parse", "HEAD")
-    if commit is None:
+    # Installed into an environment inside another project's checkout, that commit is not ours.
+    ours = _git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+    if commit is None or ours is None:
         return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
 
@@ -78,5 +80,13 @@ def peak_memory_bytes() -> int:
     """Return the highest resident memory of this process so far, in bytes."""
     import resource
 
+    # Linux: `getrusage` also counts the process that started this one, until its `exec`.
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        status = ""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if platform.system() == "Darwin" else int(peak) * 1024

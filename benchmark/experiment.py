@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from benchmark.contract import Method
 from benchmark.errors import UserError, unknown
 from benchmark.profiles import DEFAULT_PROFILE, profile
-from benchmark.registry import BrokenPlugin, MethodInfo, Registry, load
+from benchmark.registry import BrokenPlugin, MethodInfo, PluginError, Registry, load
 from benchmark.specs import (
     BudgetSpec,
     CodeSpec,
@@ -82,6 +82,7 @@ class ExperimentSpec(Spec):
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(64, ge=1)
     lr: float = Field(0.01, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     augment: bool = True
@@ -130,8 +131,26 @@ class ExperimentSpec(Spec):
                 raise ValueError(f"variant '{label}' needs `method: NAME`")
         return self
 
+    @model_validator(mode="after")
+    def _check_partition(self) -> Self:
+        if self.partition == "classes_per_client" and self.classes_per_client is None:
+            raise ValueError("partition 'classes_per_client' needs classes_per_client")
+        return self
+
     def scenarios(self) -> list[ScenarioSpec]:
-        """Return the scenarios of the grid, seeds innermost."""
+        """Return the scenarios of the grid, seeds innermost.
+
+        Raises
+        ------
+        UserError
+            If values that are right by themselves don't fit together.
+        """
+        try:
+            return self._scenarios()
+        except ValidationError as error:
+            raise UserError(f"experiment '{self.experiment}': {explain(error, Spec)}") from None
+
+    def _scenarios(self) -> list[ScenarioSpec]:
         return [
             ScenarioSpec(
                 dataset=dataset,
@@ -177,6 +196,7 @@ class ExperimentSpec(Spec):
             epochs=self.epochs,
             batch_size=self.batch_size,
             lr=self.lr,
+            schedule=self.schedule,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             augment=self.augment,
@@ -258,9 +278,20 @@ def plan(
     UserError
         If a method or parameter is unknown or a value is wrong.
     """
-    entries = list(_entries(experiment, registry))
-    broken = list(registry.broken.values()) if "all" in experiment.methods else []
-    methods = [(label, info, _configure(label, info, values)) for label, info, values in entries]
+    every = "all" in experiment.methods
+    broken = list(registry.broken.values()) if every else []
+    methods: list[tuple[str, MethodInfo, Method[Any]]] = []
+    for label, info, values in _entries(experiment, registry):
+        try:
+            cls = load(info)
+        except PluginError as error:
+            if not every:
+                raise
+            # Sound when it was listed, but not any more: the others go on without it.
+            broken.append(BrokenPlugin(name=info.name, path=info.path, reason=str(error)))
+            continue
+        methods.append((label, info, _configure(label, info, cls, values)))
+    _refuse_equals(methods)
     budget = experiment.budget_spec()
     runs = []
     for scenario in experiment.scenarios():
@@ -295,8 +326,25 @@ def _entries(
         yield label, registry.info(name), {**experiment.set.get(name, {}), **own}
 
 
-def _configure(label: str, info: MethodInfo, values: dict[str, Any]) -> Method[Any]:
-    cls = load(info)
+def _refuse_equals(methods: Sequence[tuple[str, MethodInfo, Method[Any]]]) -> None:
+    """Refuse two rows of one label, and two labels of one run: tables would mix them up."""
+    labels: dict[str, str] = {}
+    for label, info, method in methods:
+        what = f"{info.name} {method.config.model_dump_json()}"
+        if label in labels:
+            raise UserError(f"'{label}' is named twice; give the variant another label")
+        for other, same in labels.items():
+            if same == what:
+                raise UserError(
+                    f"'{label}' is the same run as '{other}': method '{info.name}' with equal "
+                    "parameters; leave one of them out"
+                )
+        labels[label] = what
+
+
+def _configure(
+    label: str, info: MethodInfo, cls: type[Method[Any]], values: dict[str, Any]
+) -> Method[Any]:
     for key in values:
         if key not in cls.Config.model_fields:
             raise unknown(f"parameter of method '{info.name}'", key, cls.Config.model_fields)

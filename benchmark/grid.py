@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 TARGET = "benchmark.engine:execute"
 """What a child process calls for each run."""
 
-PRELOAD = ("benchmark.engine",)
-"""Imported once by the fork server, so that children start warm."""
+PRELOAD = ("benchmark.engine", "torch._dynamo")
+"""Imported once by the fork server, so that children start warm (optimisers import dynamo)."""
 
 
 @dataclass(frozen=True)

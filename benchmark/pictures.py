@@ -54,8 +54,8 @@ def tile(images: Tensor) -> Tensor:
     count, channels, height, width = images.shape
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
-    shape = (channels, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP)
-    sheet = torch.full(shape, _PAPER, dtype=torch.uint8)
+    high, wide = rows * (height + GAP) - GAP, columns * (width + GAP) - GAP
+    sheet = torch.full((channels, high, wide), _PAPER, dtype=torch.uint8)
     for index, image in enumerate(images):
         top, left = (index // columns) * (height + GAP), (index % columns) * (width + GAP)
         sheet[:, top : top + height, left : left + width] = image

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from benchmark.contract import Broadcast, GlobalModel, Method, Oracle, Reference, Upload
 from benchmark.federation.client import LocalClient
@@ -16,6 +17,7 @@ from benchmark.federation.server import ServerContext
 from benchmark.federation.traffic import Traffic
 from benchmark.registry import PluginError
 from benchmark.specs import BudgetSpec
+from benchmark.store.files import plain
 
 ReturnT = TypeVar("ReturnT")
 
@@ -103,11 +105,7 @@ def run_protocol(
         else:
             output = method.server_update(uploads, server)
         result.output = _checked(method, "server_update", output, GlobalModel)
-        if not isinstance(output.model, nn.Module):
-            kind = type(output.model).__name__
-            raise PluginError(
-                f"method '{method.name}': GlobalModel.model is a {kind}, expected an nn.Module"
-            )
+        _check_content(method, output)
         server.global_model = output.model
         result.server_seconds += time.perf_counter() - began
     for client in clients:
@@ -135,6 +133,28 @@ def _client_round(
     seconds = time.perf_counter() - began + client.cost.cached_seconds - cached
     result.client_seconds[index] = result.client_seconds.get(index, 0.0) + seconds
     return result.traffic.up(round_index, index, made)
+
+
+def _check_content(method: Method[Any], output: GlobalModel) -> None:
+    """Refuse a global model whose fields could be neither evaluated nor recorded."""
+    where = f"method '{method.name}': GlobalModel"
+    for name in ("model", "teacher"):
+        value = getattr(output, name)
+        if not (isinstance(value, nn.Module) or (name == "teacher" and value is None)):
+            kind = type(value).__name__
+            raise PluginError(f"{where}.{name} is a {kind}, expected an nn.Module")
+    if not isinstance(output.details, Mapping):
+        kind = type(output.details).__name__
+        raise PluginError(f"{where}.details is a {kind}, expected a mapping")
+    try:
+        plain(dict(output.details), "details")
+    except TypeError as error:
+        raise PluginError(f"{where}: {error}") from None
+    for name, images in output.images.items():
+        if not (isinstance(images, Tensor) and images.dtype == torch.uint8 and images.dim() == 4):
+            raise PluginError(f"{where}.images '{name}' is no uint8 tensor [n, C, H, W]")
+    if isinstance(output.warnings, str) or not all(isinstance(w, str) for w in output.warnings):
+        raise PluginError(f"{where}.warnings holds several lines of text: use a tuple of str")
 
 
 def _checked(method: Method[Any], function: str, value: object, kind: type[ReturnT]) -> ReturnT:

@@ -77,5 +77,9 @@ def seeded_global(generator: torch.Generator) -> Iterator[None]:
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
     devices = [generator.device] if generator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        # Not `torch.manual_seed`: it would also seed devices that are not put back.
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield

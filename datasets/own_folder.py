@@ -66,7 +66,7 @@ def _tree(root: Path) -> PictureSet:
         problem = "is a file" if root.exists() else "does not exist"
         raise DataError(f"folder:{root}: {problem}, expected a folder with one folder a class")
     try:
-        parted = [name for name in ("train", "test") if (root / name).is_dir()]
+        parted = [name for name in ("train", "test") if _has_folders(root / name)]
         if parted == ["train", "test"]:
             class_names, train = _classes(root, "train/")
             test_names, test = _classes(root, "test/")
@@ -76,13 +76,13 @@ def _tree(root: Path) -> PictureSet:
                 np.array([class_names.index(test_names[label]) for label in test.labels]),
             )
         else:
-            class_names, everything = _classes(root, "")
             if parted:
                 other = "test" if parted == ["train"] else "train"
                 raise DataError(
                     f"folder:{root}: has {parted[0]}/ but no {other}/; both, or neither and a "
                     "fifth is taken for testing"
                 )
+            class_names, everything = _classes(root, "")
             train, test = _take_fifth(root, everything, len(class_names))
     except OSError as error:
         raise DataError(f"{error.filename}: can't be read ({error.strerror})") from error
@@ -119,6 +119,11 @@ def _classes(root: Path, prefix: str) -> tuple[tuple[str, ...], PictureList]:
     if ignored:
         _LOG.warning("folder:%s: %d files that are no pictures are passed over", place, ignored)
     return tuple(folders), PictureList(tuple(names), np.array(labels, dtype=np.int64))
+
+
+def _has_folders(folder: Path) -> bool:
+    # A folder of pictures may be a class of that name: there are data sets with trains.
+    return folder.is_dir() and any(entry.is_dir() for entry in _visible(folder))
 
 
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:

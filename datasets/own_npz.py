@@ -95,7 +95,9 @@ def _member(path: Path, key: str, *, header_only: bool = False) -> Any:
         raise
     except OSError as error:
         raise DataError(f"npz:{path}: can't be read ({error.strerror or error})") from error
-    except (zipfile.BadZipFile, ValueError, EOFError, zlib.error, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError, MemoryError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise DataError(f"npz:{path}: {key} can't be read ({reason})") from error
 

@@ -104,23 +104,31 @@ def folder_reader(root: Path) -> Callable[[], AbstractContextManager[Reader]]:
 
 
 @contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what a damaged zip archive raises into an error that names it."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # or encrypted
+        raise DataError(
+            f"{path}: damaged zip archive ({error}); delete it and fetch it again"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
+
+
+@contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive; any damage found inside the context names the archive.
+    """Open a zip archive.
 
     Raises
     ------
     DataError
         If it can't be read, is not a zip archive, or is truncated.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError) as error:
-        raise DataError(
-            f"{path}: damaged zip archive ({error}); delete it and fetch it again"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
+    with _naming(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        yield archive
 
 
 def zip_reader(path: Path, prefix: str) -> Callable[[], AbstractContextManager[Reader]]:
@@ -135,7 +143,8 @@ def zip_reader(path: Path, prefix: str) -> Callable[[], AbstractContextManager[R
 
             def read(name: str) -> bytes:
                 try:
-                    return archive.read(prefix + name)
+                    with _naming(path):
+                        return archive.read(prefix + name)
                 except KeyError as error:
                     raise DataError(f"{path}: lacks {prefix}{name}") from error
 

@@ -122,9 +122,10 @@ def _batch(layout: _Layout, path: Path, content: bytes) -> Split:
         raise DataError(f"{path}: {count} labels, but {len(rows)} images")
     for position, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < layout.classes:
+            # Not the value of anything else: a file can nest lists beyond what can be printed.
+            shown = label if type(label) is int else f"of type {type(label).__name__}"
             raise DataError(
-                f"{path}: label {label!r} at position {position}, "
-                f"expected 0 to {layout.classes - 1}"
+                f"{path}: label {shown} at position {position}, expected 0 to {layout.classes - 1}"
             )
     images = np.ascontiguousarray(rows.reshape(-1, *_SHAPE))
     return Split(images, np.array(labels, dtype=np.int64))

@@ -13,7 +13,7 @@ from datasets.errors import DataError
 from datasets.fetching import Remote, fetch_all
 from datasets.idx import read_pair
 from datasets.image_dataset import Augmentation, DatasetInfo, Split
-from datasets.progress import Progress, silent
+from datasets.progress import Progress
 from datasets.resize import resize_images
 
 _LOG = logging.getLogger(__name__)
@@ -104,9 +104,7 @@ _FASHION_REMOTES = _remotes(
 )
 
 
-def _download(
-    remotes: tuple[Remote, ...], folder: str, root: Path, progress: Progress = silent
-) -> None:
+def _download(remotes: tuple[Remote, ...], folder: str, root: Path, progress: Progress) -> None:
     fetch_all(remotes, root / folder, progress)
 
 
@@ -157,8 +155,8 @@ SPECS = (
         class_names=tuple("0123456789"),
         moments=(0.1307, 0.3081),
         advice=(
-            "give a data root that holds its four IDX files, or allow the download "
-            "(https://ossci-datasets.s3.amazonaws.com/mnist/)"
+            "give a data root that holds its four IDX files, or fetch it (python -m benchmark "
+            "datasets fetch mnist, from https://ossci-datasets.s3.amazonaws.com/mnist/)"
         ),
     ),
     _spec(
@@ -197,8 +195,8 @@ SPECS = (
         own_places=(Path("/usr/share/datasets/fashion-mnist"),),
         advice=(
             "install Debian's package (apt-get install dataset-fashion-mnist), give a data root "
-            "that holds its four IDX files, or allow the download "
-            "(https://github.com/zalandoresearch/fashion-mnist)"
+            "that holds its four IDX files, or fetch it (python -m benchmark datasets fetch "
+            "fashion_mnist, see https://github.com/zalandoresearch/fashion-mnist)"
         ),
     ),
 )

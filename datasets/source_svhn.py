@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import struct
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +11,7 @@ from datasets.catalog import DatasetSpec, Search
 from datasets.errors import DataError
 from datasets.fetching import Remote, fetch_all
 from datasets.image_dataset import Augmentation, DatasetInfo, Split
+from datasets.matlab import read_arrays
 from datasets.progress import Progress
 from datasets.resize import resize_images
 
@@ -27,9 +25,6 @@ _REMOTES = (
     Remote(_FILES[0], (_URL + _FILES[0],), "e26dedcc434d2e4c54c9b2d4a06d8373", 182_040_794),
     Remote(_FILES[1], (_URL + _FILES[1],), "eb5a983be6a315427106f1b164d9cef3", 64_275_384),
 )
-# MAT-file level 5: 116 bytes of text, 8 of offset, then version 1.0 and the byte order.
-_HEADER = 128
-_MAGIC = (b"\x00\x01IM", b"\x01\x00MI")
 
 
 def _search(place: Path) -> Search:
@@ -40,44 +35,8 @@ def _search(place: Path) -> Search:
     return Search(files=files)
 
 
-def _variables(path: Path) -> dict[str, Any]:
-    """Return the variables X and y of a MATLAB file."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        with path.open("rb") as stream:
-            header = stream.read(_HEADER)
-            if len(header) < _HEADER or header[-4:] not in _MAGIC:
-                raise DataError(
-                    f"{path}: bad magic number 0x{header[124:128].hex() or '(too short)'}, "
-                    "expected a MATLAB 5.0 MAT-file; delete it and fetch it again"
-                )
-        values: dict[str, Any] = loadmat(str(path), variable_names=["X", "y"])
-    except DataError:
-        raise
-    except OSError as error:
-        if error.strerror:
-            raise DataError(f"{path}: can't be read ({error.strerror})") from error
-        raise _damaged(path, error) from error
-    except (
-        MatReadError, ValueError, TypeError, KeyError, IndexError, EOFError, zlib.error,
-        struct.error, NotImplementedError, MemoryError, OverflowError,
-    ) as error:  # fmt: skip
-        raise _damaged(path, error) from error
-    missing = [name for name in ("X", "y") if name not in values]
-    if missing:
-        raise DataError(f"{path}: lacks the variable '{missing[0]}' (X are images, y labels)")
-    return values
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path}: damaged MAT-file ({reason}); delete it and fetch it again")
-
-
 def _read(path: Path) -> Split:
-    values = _variables(path)
+    values = read_arrays(path, ("X", "y"))
     pixels, labels = values["X"], values["y"]
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[:3] != (_SIZE, _SIZE, 3):
         raise DataError(

@@ -38,6 +38,8 @@ _NAMES = {
     "recipe.augment": "augmentation: {}",
     "model.norm": "{} norm",
     "train_samples": "{} training samples",
+    "student.init": "student starts {}",
+    "student.batch_norm": "student's batch norm: {}",
     "budget.generator_steps": "{} generator steps",
     "budget.generated_images": "{} generated images",
     "budget.distilled_images": "{} distilled images",
@@ -46,6 +48,7 @@ _NAMES = {
     "compute.device": "{}",
     "compute.precision": "{}",
 }
+_UNSET_NAMES = {"train_samples": "all training samples"}
 _TITLES = {
     "partition.alpha": "α",
     "partition.clients": "clients",
@@ -53,7 +56,7 @@ _TITLES = {
     "model.family": "model",
     "warmup.rounds": "warm-up rounds",
 }
-UNSET = "none"
+UNSET = "–"
 """How a setting reads that is not set."""
 
 
@@ -78,7 +81,7 @@ def title(field: str) -> str:
 def describe(field: str, value: str) -> str:
     """Return a setting with its value, such as ``α = 0.1``."""
     if value == UNSET:
-        return f"no {title(field)}"
+        return _UNSET_NAMES.get(field, f"{title(field)} not set")
     known = _NAMES.get(field)
     return known.format(value) if known else f"{field.replace('_', ' ')} {value}"
 

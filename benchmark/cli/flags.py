@@ -73,6 +73,7 @@ _TRAINING = (
     Flag("epochs", "passes over a client's data"),
     Flag("batch_size", "samples in a batch"),
     Flag("lr", "learning rate of SGD", "LR"),
+    Flag("schedule", "of the learning rate over one training: constant or cosine", "NAME"),
     Flag("momentum", "momentum of SGD", "M"),
     Flag("weight_decay", "weight decay of SGD", "W"),
     Flag("augment", "the dataset's own augmentation, if any"),

@@ -21,6 +21,7 @@ VERBS = MappingProxyType(
     {
         "run": "run a grid of methods and scenarios (the default verb)",
         "list": "list methods, datasets, models, profiles or experiments",
+        "datasets": "show what data is there; fetch and prepare what is missing",
         "describe": "say what a method does, takes and uploads",
         "split": "draw a partition: count table and bubble plot",
         "report": "make the tables of experiments anew from their records",
@@ -114,7 +115,9 @@ def _dispatch(arguments: list[str]) -> int:
 def _report(error: BaseException) -> int:
     """Say what went wrong; return the exit status."""
     if isinstance(error, KeyboardInterrupt):
-        output.error_line("interrupted; what is finished is kept: give the same command again to go on")
+        output.error_line(
+            "interrupted; what is finished is kept: give the same command again to go on"
+        )
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         # The reader of a pipe (`| head`) left: not an error of ours. Python would complain

@@ -29,10 +29,18 @@ def stderr() -> Console:
     return _console(stderr=True)
 
 
+class _Console(Console):
+    """A console that leaves a broken pipe to the caller; rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass the error on."""
+        raise BrokenPipeError
+
+
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     piped = not stream.isatty() and "COLUMNS" not in os.environ
-    return Console(
+    return _Console(
         stderr=stderr, width=PIPED_WIDTH if piped else None, highlight=False, emoji=False
     )
 

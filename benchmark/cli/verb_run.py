@@ -209,7 +209,8 @@ def _dry_run(
     options: Options,
 ) -> int:
     from benchmark.cli.main import OK
-    from benchmark.grid import estimate, preview
+    from benchmark.estimate import estimate
+    from benchmark.grid import preview
 
     console = output.stdout()
     names = run_titles(runs)
@@ -224,7 +225,7 @@ def _dry_run(
     counts = Counter(state.split(":")[0] for _, state in states)
     output.say(console, ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
     if counts["to run"]:
-        cost = estimate(runs, options)
+        cost = estimate([run for run, state in states if state == "to run"], options)
         output.say(
             console,
             f"estimated cost: {cost.optimizer_steps:,} optimiser steps, about "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,14 +48,31 @@ def context(preload: Sequence[str]) -> ForkServerContext:
 
 def ensure_running() -> None:
     """Start the fork server if it is not running; returns at once, it imports meanwhile."""
-    with _starting, _blank_main(), _environment(_server_environment()):
+    with _starting, _blank_main(), _environment(_server_environment()), _deaf_to_ctrl_c():
         multiprocessing.forkserver.ensure_running()
 
 
 def start(process: BaseProcess) -> None:
     """Start a worker process, and the fork server if need be."""
+    ensure_running()
     with _starting, _blank_main(), _environment(_server_environment()):
         process.start()
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let the fork server, started inside, ignore Ctrl-C: it would print a traceback.
+
+    It ignores the signal from its first moment on, before Python's own handler is there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals can be set in the main thread only
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _server_environment() -> dict[str, str]:

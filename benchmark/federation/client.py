@@ -178,7 +178,11 @@ class LocalClient:
             trained_now = True
             model = self.initial_model()
             began = time.perf_counter()
-            steps = self._fit(model, TRAINING, self.local_steps(), None, False)
+            # Whichever round asks for it first, it is the model of round 0.
+            chance = self._streams.torch(
+                TRAINING, client=self.info.index, round=0, device=self.device
+            )
+            steps = self._fit(model, TRAINING, self.local_steps(), chance=chance)
             return model.state_dict(), {"seconds": time.perf_counter() - began, "steps": steps}
 
         entry = self._cache.get_or_make("client", self._description(), make)
@@ -197,12 +201,14 @@ class LocalClient:
         label_masked: bool = False,
     ) -> None:
         """Train ``model`` in place on this client's data; see the contract."""
-        self._fit(model, TRAINING, steps or self.local_steps(), lr, label_masked)
+        if steps is None:
+            steps = self.local_steps()
+        self._fit(model, TRAINING, steps, lr=lr, label_masked=label_masked)
 
     def warm_up(self, model: Classifier) -> None:
         """Train ``model`` in place for one warm-up round."""
         warmup = self._scenario.warmup
-        self._fit(model, "warm-up", warmup.steps, warmup.lr, False)
+        self._fit(model, "warm-up", warmup.steps, lr=warmup.lr)
 
     def cached(
         self, kind: str, description: Mapping[str, Any], make: Callable[[], Made]
@@ -247,17 +253,24 @@ class LocalClient:
             self.reports[self.round, step] = kept
 
     def _fit(
-        self, model: Classifier, purpose: str, steps: int, lr: float | None, label_masked: bool
+        self,
+        model: Classifier,
+        purpose: str,
+        steps: int,
+        *,
+        lr: float | None = None,
+        label_masked: bool = False,
+        chance: torch.Generator | None = None,
     ) -> int:
         where = f"client {self.info.index}"
         summary = train(
             model,
             self.images,
             self.labels,
-            recipe=self.recipe,
+            recipe=self._recipe_for(purpose),
             normalization=self.task.normalization,
             augmentation=self._augmentation if self.recipe.augment else Augmentation(),
-            generator=self.generator(purpose),
+            generator=chance or self.generator(purpose),
             compute=self._compute,
             steps=steps,
             lr=lr,
@@ -266,6 +279,12 @@ class LocalClient:
             where=where,
         )
         return summary.steps
+
+    def _recipe_for(self, purpose: str) -> RecipeSpec:
+        # A warm-up round is a few steps of constant size; annealing inside it means nothing.
+        if purpose == "warm-up":
+            return self.recipe.model_copy(update={"schedule": "constant"})
+        return self.recipe
 
     def _description(self) -> dict[str, Any]:
         """Return everything that determines the local model."""
@@ -288,9 +307,10 @@ class LocalClient:
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """Return the digest of a state dict: names, types, shapes and bits."""
+    """Return the digest of a state dict: names, types, shapes and bits, in whatever order."""
     digest = hashlib.sha256()
-    for name, tensor in state.items():
+    # A state from the cache is sorted by name, one just made is not.
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         flat = tensor.detach().cpu().contiguous().flatten()
         digest.update(flat.view(torch.uint8).numpy().tobytes())

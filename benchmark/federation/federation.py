@@ -191,9 +191,13 @@ class Federation:
                 part = slice_state(
                     state, index_sets(self.task, self.width, info.width, info.window)
                 )
-            samples = self.data.partition.sizes[info.index]
+            # FedAvg weighs by samples; FedRolex's aggregation asks for the classes held instead.
+            values: dict[str, Any] = {"samples": self.data.partition.sizes[info.index]}
+            if not self.scenario.homogeneous:
+                held = np.flatnonzero(self.data.partition.counts[info.index])
+                values = {"classes": [int(label) for label in held]}
             down = account_for(Broadcast({"model": part}))
-            up = account_for(Upload({"model": part}, {"samples": samples}))
+            up = account_for(Upload({"model": part}, values))
             # The first broadcast is the common initialisation, a seed; after the last round
             # every client is sent the state that its local training starts from.
             for round_index in range(rounds):

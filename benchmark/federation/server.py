@@ -88,6 +88,7 @@ class ServerContext:
         self.student = student
         self.state: dict[str, Any] = {}
         self.snapshots: list[Snapshot] = []
+        self._last_round = self._last_step = 0
         self._width = width
         self._start = start
         self._streams = Streams(seed, method)
@@ -165,10 +166,18 @@ class ServerContext:
         """
         self._events.progress("server", step, total, **scalars)
         points = self.budget.history_points
-        if _due(step, total, SCALAR_POINTS if points else 0) or step == total:
-            keep = points > 0 and (_due(step, total, points) or step == total)
+        before = self._last_step if self._last_round == self.round else 0
+        self._last_round, self._last_step = self.round, step
+        if _due(before, step, total, SCALAR_POINTS if points else 0) or step == total:
+            keep = points > 0 and (_due(before, step, total, points) or step == total)
             kept = [copy.deepcopy(module) if keep else None for module in (model, teacher)]
             values = {name: float(value) for name, value in scalars.items()}
+            if self.snapshots and (self.snapshots[-1].round, self.snapshots[-1].step) == (
+                self.round,
+                step,
+            ):
+                # Reported again, such as the finished model after the last step.
+                self.snapshots.pop()
             self.snapshots.append(Snapshot(self.round, step, values, *kept))
 
     def _load(self, info: ClientInfo, state: Mapping[str, Tensor]) -> Classifier:
@@ -177,5 +186,8 @@ class ServerContext:
         return model
 
 
-def _due(step: int, total: int, points: int) -> bool:
-    return points > 0 and (step * points) // total > ((step - 1) * points) // total
+def _due(before: int, step: int, total: int, points: int) -> bool:
+    """Return whether one of evenly spread points lies after ``before`` and not after ``step``."""
+    if points < 1 or total < 1:
+        return False
+    return (step * points) // total > (before * points) // total

@@ -43,9 +43,10 @@ class Traffic:
     def _send(
         self, book: Book, round_index: int, client: int, message: MessageT, kind: type[MessageT]
     ) -> MessageT:
-        data = encode(message)
+        where = f"{kind.__name__.lower()} of client {client} in round {round_index}"
+        data = encode(message, where)
         book[round_index, client] = account(message, data)
-        return decode(data, kind)
+        return decode(data, kind, where)
 
     def totals(self) -> tuple[int, int]:
         """Return all bytes up and down."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -18,7 +19,7 @@ import platformdirs
 from benchmark.contract import Method, Reference
 from benchmark.errors import unknown
 from benchmark.registry.info import BrokenPlugin, MethodInfo, PluginError, describe_class
-from benchmark.registry.sources import part_versions, plugin_digest
+from benchmark.registry.sources import digest_files, part_files, part_versions, plugin_digest
 
 ENTRY_POINTS = "oneshot_fl.methods"
 METADATA_VERSION = 2
@@ -85,7 +86,7 @@ def discover() -> Registry:
             continue
         try:
             info = _read(item, cache, fresh)
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything on import
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
             reason = _reason(error)
             broken[item.name] = BrokenPlugin(name=item.name, path=str(item.path), reason=reason)
             continue
@@ -108,11 +109,26 @@ def load(info: MethodInfo) -> type[Method[Any]]:
     Raises
     ------
     PluginError
-        If its source changed since its metadata was read.
+        If its source, or that of a part, changed since its metadata was read, or it can't be
+        imported any more.
     """
-    if plugin_digest(Path(info.path)) != info.plugin:
-        raise PluginError(f"method '{info.name}': {info.path} changed while it was being used")
-    return _find_class(importlib.import_module(info.module), info.attribute, info.path)
+    path = Path(info.path)
+    try:
+        same = plugin_digest(path) == info.plugin
+        same = same and part_versions(path, _roots(info.module, path)) == info.parts
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        same = False
+    if not same:
+        raise PluginError(
+            f"method '{info.name}': {info.path} or a part of it changed while it was being used; "
+            "give the same command again"
+        )
+    try:
+        module = importlib.import_module(info.module)
+    except (Exception, SystemExit) as error:
+        reason = _reason(error)
+        raise PluginError(f"method '{info.name}' can't be used: {reason}") from error
+    return _find_class(module, info.attribute, info.path)
 
 
 def _candidates() -> Iterator[Candidate | BrokenPlugin]:
@@ -130,7 +146,7 @@ def _candidates() -> Iterator[Candidate | BrokenPlugin]:
             spec = importlib.util.find_spec(point.module)
             if spec is None or spec.origin is None:
                 raise ModuleNotFoundError(f"no module named '{point.module}'")
-        except Exception as error:  # noqa: BLE001 - a plugin's package may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - its package may raise anything
             reason = _reason(error)
             yield BrokenPlugin(name=point.name, path=point.value, reason=reason)
             continue
@@ -139,22 +155,37 @@ def _candidates() -> Iterator[Candidate | BrokenPlugin]:
 
 def _read(item: Candidate, cache: dict[str, Any], fresh: dict[str, Any]) -> MethodInfo:
     plugin = plugin_digest(item.path)
-    package = item.module.split(".")[0]
-    root = methods_folder() if package == "methods" else _package_root(item)
-    parts = part_versions(item.path, root, package)
-    key = f"{item.module}:{item.attribute or ''}@{item.path}#{plugin}"
+    roots = _roots(item.module, item.path)
+    # What a plugin says of itself may lie in its parts, whatever versions they declare.
+    parts = part_files(item.path, roots)
+    source = "".join(digest_files([file], file.parent) for file in parts.values())
+    made_of = hashlib.sha256(source.encode()).hexdigest()[:16]
+    key = f"{item.module}:{item.attribute or ''}@{item.path}#{plugin}-{made_of}"
     known = cache.get(key)
     if known is None:
         cls = _find_class(importlib.import_module(item.module), item.attribute, str(item.path))
         known = describe_class(cls, str(item.path)) | {"attribute": cls.__qualname__}
         known = json.loads(json.dumps(known, default=lambda value: value.model_dump()))
     fresh[key] = known
-    return MethodInfo(**known, module=item.module, path=str(item.path), plugin=plugin, parts=parts)
+    return MethodInfo(
+        **known,
+        module=item.module,
+        path=str(item.path),
+        plugin=plugin,
+        parts=part_versions(item.path, roots),
+    )
 
 
-def _package_root(item: Candidate) -> Path:
-    depth = item.module.count(".") + (1 if item.path.name == "__init__.py" else 0)
-    return item.path.parents[max(depth - 1, 0)] if depth else item.path.parent
+def _roots(module: str, path: Path) -> dict[str, Path]:
+    """Return the packages that a plugin's parts may lie in: its own, and the suite's blocks."""
+    package = module.split(".", 1)[0]
+    own = methods_folder() if package == "methods" else _package_root(module, path)
+    return {package: own, "methods": methods_folder()}
+
+
+def _package_root(module: str, path: Path) -> Path:
+    depth = module.count(".") + (1 if path.name == "__init__.py" else 0)
+    return path.parents[max(depth - 1, 0)] if depth else path.parent
 
 
 def _find_class(module: Any, attribute: str | None, where: str) -> type[Method[Any]]:
@@ -169,7 +200,7 @@ def _find_class(module: Any, attribute: str | None, where: str) -> type[Method[A
         if isinstance(value, type)
         and issubclass(value, Method)
         and value not in (Method, Reference)
-        and value.__module__.startswith(module.__name__)
+        and f"{value.__module__}.".startswith(f"{module.__name__}.")
         and not value.__name__.startswith("_")
     ]
     if len(found) != 1:

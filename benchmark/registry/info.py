@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.contract import Method, MethodConfig
+from benchmark.contract import Method, MethodConfig, Source
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class PluginError(UserError):
@@ -84,11 +88,20 @@ def describe_class(cls: type[Method[Any]], where: str) -> dict[str, Any]:
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not name:
         raise PluginError(f'plugin {where}: {cls.__name__} has no name; set `name = "..."`')
+    if not _NAME.fullmatch(name) or name == "all":
+        raise PluginError(
+            f"plugin {where}: '{name}' can't be a method's name: use letters, digits, '_' and '-'"
+            + (", and not 'all'" if name == "all" else "")
+        )
     summary = getattr(cls, "summary", None)
     if not isinstance(summary, str) or not summary:
         raise PluginError(f"method '{name}' ({where}) has no summary; set `summary = \"...\"`")
     if not (isinstance(cls.Config, type) and issubclass(cls.Config, MethodConfig)):
         raise PluginError(f"method '{name}' ({where}): Config must be a subclass of MethodConfig")
+    if isinstance(cls.deviations, str) or isinstance(cls.uses, str):
+        raise PluginError(f"method '{name}' ({where}): deviations and uses hold several items")
+    if cls.source is not None and not isinstance(cls.source, Source):
+        raise PluginError(f"method '{name}' ({where}): source must be a Source(title, year, link)")
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise PluginError(f"method '{name}' ({where}) does not define {missing}")

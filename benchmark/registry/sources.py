@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -31,60 +33,122 @@ def plugin_digest(path: Path) -> str:
     return digest_files(plugin_files(path), root)
 
 
-def part_versions(path: Path, package_root: Path, package: str) -> dict[str, str]:
-    """Return the building blocks a plugin imports, directly or not, with their versions.
+def part_files(path: Path, roots: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the building blocks a plugin imports, directly or not, by module name.
 
-    A block is a module of ``package`` outside the plugin. Its version is the constant
-    ``VERSION`` that it declares; a block that declares none is as new as its source.
+    Parameters
+    ----------
+    path : Path
+        The plugin's file, or the ``__init__.py`` of its folder.
+    roots : mapping of str to Path
+        Folders of the top packages that blocks may lie in, by name. A block is a module of
+        theirs outside the plugin, imported absolutely or relatively. An ``__init__.py`` that
+        holds a docstring only is none.
+
+    Raises
+    ------
+    SyntaxError
+        If one of the files is no Python.
     """
     own = {file.resolve() for file in plugin_files(path)}
+    places = {package: root.resolve() for package, root in roots.items()}
     seen: dict[Path, str] = {}
     todo = list(own)
     while todo:
         file = todo.pop()
-        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-        for module in _imported(tree, package):
-            target = _module_file(module, package_root)
+        for module in _imported(file, places):
+            target = _module_file(module, places)
             if target is None or target in seen or target in own:
                 continue
             seen[target] = module
             todo.append(target)
-    versions = {}
-    for file, module in seen.items():
-        if file.name != "__init__.py":
-            versions[module] = _declared_version(file) or digest_files([file], file.parent)
-    return dict(sorted(versions.items()))
+    return {
+        module: file
+        for file, module in sorted(seen.items(), key=lambda item: item[1])
+        if file.name != "__init__.py" or _facts(file).has_code
+    }
 
 
-def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+def part_versions(path: Path, roots: Mapping[str, Path]) -> dict[str, str]:
+    """Return the building blocks a plugin imports, directly or not, with their versions.
+
+    A block's version is the constant ``VERSION`` that it declares; a block that declares
+    none is as new as its source. Parameters are those of :func:`part_files`.
+    """
+    return {
+        module: _facts(file).version or digest_files([file], file.parent)
+        for module, file in part_files(path, roots).items()
+    }
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is read from one source file.
+
+    ``imports`` holds the level of a relative import (0: absolute), and the dotted name.
+    """
+
+    imports: tuple[tuple[int, str], ...]
+    version: str | None
+    has_code: bool
+
+
+def _facts(file: Path) -> _Facts:
+    status = file.stat()
+    return _read_facts(file, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=512)
+def _read_facts(file: Path, mtime: int, size: int) -> _Facts:
+    tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    imports: list[tuple[int, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            if name == package or name.startswith(package + "."):
-                yield name
+            imports += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            # What is imported may be a name in the module, or a module below it.
+            below = [f"{base}.{alias.name}".lstrip(".") for alias in node.names]
+            imports += [(node.level, name) for name in (base, *below) if name or node.level]
+    body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
+    return _Facts(tuple(imports), _declared_version(tree), bool(body))
 
 
-def _module_file(module: str, package_root: Path) -> Path | None:
-    base = package_root.joinpath(*module.split(".")[1:])
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+def _imported(file: Path, roots: Mapping[str, Path]) -> Iterator[str]:
+    """Yield the modules below ``roots`` that a file imports, by absolute name."""
+    here = _package_of(file, roots)
+    for level, name in _facts(file).imports:
+        if level and level > len(here):
+            continue  # a relative import out of the packages that are looked at
+        above = here[: len(here) - level + 1] if level else ()
+        full = ".".join((*above, name) if name else above)
+        if full.split(".")[0] in roots:
+            yield full
+
+
+def _package_of(file: Path, roots: Mapping[str, Path]) -> tuple[str, ...]:
+    for package, root in roots.items():
+        if file.is_relative_to(root):
+            return (package, *file.parent.relative_to(root).parts)
+    return ()
+
+
+def _module_file(module: str, roots: Mapping[str, Path]) -> Path | None:
+    package, *below = module.split(".")
+    base = roots[package].joinpath(*below)
+    candidates = [base / "__init__.py"]
+    if below:
+        candidates.append(base.with_name(f"{base.name}.py"))
+    for candidate in candidates:
         if candidate.is_file():
             return candidate.resolve()
     return None
 
 
-def _declared_version(file: Path) -> str | None:
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if (
-            isinstance(node, ast.Assign)
-            and any(
-                isinstance(target, ast.Name) and target.id == "VERSION" for target in node.targets
-            )
-            and isinstance(node.value, ast.Constant)
-        ):
+def _declared_version(tree: ast.Module) -> str | None:
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else ()
+        named = any(isinstance(name, ast.Name) and name.id == "VERSION" for name in targets)
+        if named and isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             return str(node.value.value)
     return None

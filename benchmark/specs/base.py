@@ -114,7 +114,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the first problem of a validation error as one line."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "value"
+    place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         return f"unknown key '{place}'{suggestion(name, _fields_at(model, first['loc'][:-1]))}"
@@ -122,7 +122,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     given = first.get("input")
     shown = "" if isinstance(given, dict | BaseModel) else f", got {given!r}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place}: {message}{shown}{more}"
+    return f"{place + ': ' if place else ''}{message}{shown}{more}"
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

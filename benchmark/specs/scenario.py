@@ -67,6 +67,9 @@ class RecipeSpec(Spec):
     epochs: int = Field(20, ge=1, description="passes over the client's data")
     batch_size: int = Field(64, ge=1, description="samples")
     lr: float = Field(0.01, gt=0, description="learning rate of SGD")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate over one training; cosine ends at 0"
+    )
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     augment: bool = Field(True, description="the dataset's own augmentation (crop, flip), if any")

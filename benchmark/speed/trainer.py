@@ -5,6 +5,9 @@
 on, each way in its own process. The plain way is fp32 in plain memory order, fed by a torch
 ``DataLoader`` over PIL images with torchvision's transforms, without and with worker processes
 (which use further cores).
+
+Beside wall time stands the CPU time of the training process, loader workers left out: without
+workers it is the ratio to trust where other programs use the machine.
 """
 
 from __future__ import annotations
@@ -46,8 +49,11 @@ STREAMS = Streams(0)
 SETTLE = 3
 """Steps of a turn that are not counted: caches, and what loader workers have in store."""
 
-Turn = Callable[[int], list[float]]
-"""Takes a number of steps and returns the seconds of each."""
+Times = tuple[float, float]
+"""Seconds of wall time, and of CPU time of the training process."""
+
+Turn = Callable[[int], list[Times]]
+"""Takes a number of steps and returns the times of each."""
 
 
 class PilImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
@@ -103,8 +109,8 @@ def ours(family: str, compute: ComputeSpec) -> Turn:
     model, (images, labels) = _model(family), _data()
     generator = STREAMS.torch("speed training")
 
-    def turn(steps: int) -> list[float]:
-        marks: list[float] = []
+    def turn(steps: int) -> list[Times]:
+        marks: list[Times] = []
         train(
             model,
             images,
@@ -115,7 +121,7 @@ def ours(family: str, compute: ComputeSpec) -> Turn:
             generator=generator,
             compute=compute,
             steps=steps + SETTLE + 1,
-            on_step=lambda step, total, loss: marks.append(time.perf_counter()),
+            on_step=lambda step, total, loss: marks.append(_now()),
         )
         return _differences(marks)
 
@@ -136,8 +142,8 @@ def plain(family: str, workers: int, threads: int) -> Turn:
     batches = _forever(loader)
     optimizer = torch.optim.SGD(model.parameters(), lr=RECIPE.lr, momentum=RECIPE.momentum)
 
-    def turn(steps: int) -> list[float]:
-        marks: list[float] = []
+    def turn(steps: int) -> list[Times]:
+        marks: list[Times] = []
         # Two batches a worker were made in advance while it was not this way's turn.
         for _ in range(steps + SETTLE + 1 + 2 * workers):
             inputs, targets = next(batches)
@@ -145,7 +151,7 @@ def plain(family: str, workers: int, threads: int) -> Turn:
             loss = F.cross_entropy(model(inputs), targets)
             torch.autograd.backward(loss)
             optimizer.step()
-            marks.append(time.perf_counter())
+            marks.append(_now())
         return _differences(marks[2 * workers :])
 
     return turn
@@ -169,11 +175,11 @@ class Remote:
         self._process.start()
         theirs.close()
 
-    def __call__(self, steps: int) -> list[float]:
+    def __call__(self, steps: int) -> list[Times]:
         """Take a turn and wait for it."""
         self._pipe.send(steps)
-        seconds: list[float] = self._pipe.recv()
-        return seconds
+        times: list[Times] = self._pipe.recv()
+        return times
 
     def close(self) -> None:
         """End the process."""
@@ -194,33 +200,49 @@ def _forever(
         yield from loader
 
 
-def _differences(marks: Sequence[float]) -> list[float]:
-    return [after - before for before, after in pairwise(marks[SETTLE:])]
+def _now() -> Times:
+    return time.perf_counter(), time.process_time()
+
+
+def _differences(marks: Sequence[Times]) -> list[Times]:
+    return [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(marks[SETTLE:])]
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """How many of our steps fit into one of another way.
+class Row:
+    """One way of training, and how many steps of the base way fit into one of its steps.
 
     Parameters
     ----------
     name : str
-        The other way.
-    seconds : float
-        Median of its step.
-    median, low, high : float
-        Of the ratios of the rounds, each that of two medians.
+        The way.
+    wall, cpu : float
+        Median seconds of a step: wall time, and CPU time of the training process.
+    ratios : tuple of float
+        Wall time over that of the base way, of each round, by the medians of their turns.
+    cpu_ratios : tuple of float
+        The same of CPU time.
     """
 
     name: str
-    seconds: float
-    median: float
-    low: float
-    high: float
+    wall: float
+    cpu: float
+    ratios: tuple[float, ...]
+    cpu_ratios: tuple[float, ...]
+
+    def cells(self, workers: bool) -> str:
+        """Return the row in Markdown; CPU ratios only mean something without loader workers."""
+        cpu = "" if workers else _spread(self.cpu_ratios)
+        times = f"{self.wall * 1e3:.2f} | {self.cpu * 1e3:.2f}"
+        return f"| {self.name} | {times} | {_spread(self.ratios)} | {cpu} |"
 
 
-def compare(ways: Mapping[str, Turn], base: str, rounds: int, steps: int) -> list[Ratio]:
-    """Let all ways take turns, and return each one's time over that of ``base``.
+def _spread(ratios: Sequence[float]) -> str:
+    return f"{median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
+
+
+def compare(ways: Mapping[str, Turn], base: str, rounds: int, steps: int) -> list[Row]:
+    """Let all ways take turns, and compare each one's steps with those of ``base``.
 
     Parameters
     ----------
@@ -235,39 +257,47 @@ def compare(ways: Mapping[str, Turn], base: str, rounds: int, steps: int) -> lis
     """
     for turn in ways.values():
         turn(1)
-    taken = [{name: median(turn(steps)) for name, turn in ways.items()} for _ in range(rounds)]
-    results = []
-    for name in ways:
-        ratios = [times[name] / times[base] for times in taken]
-        seconds = median(times[name] for times in taken)
-        results.append(Ratio(name, seconds, median(ratios), min(ratios), max(ratios)))
-    return results
+    taken: list[dict[str, Times]] = []
+    for _ in range(rounds):
+        turns = {name: turn(steps) for name, turn in ways.items()}
+        taken.append({name: _medians(times) for name, times in turns.items()})
+    return [
+        Row(
+            name,
+            *_medians([times[name] for times in taken]),
+            ratios=tuple(times[name][0] / times[base][0] for times in taken),
+            cpu_ratios=tuple(times[name][1] / times[base][1] for times in taken),
+        )
+        for name in ways
+    ]
+
+
+def _medians(times: Sequence[Times]) -> Times:
+    return median(wall for wall, _ in times), median(cpu for _, cpu in times)
 
 
 def measure(family: str, threads: int, workers: Sequence[int], rounds: int, steps: int) -> str:
     """Return the table of one family as Markdown."""
     fast = ComputeSpec(precision=resolve_precision("auto", "cpu"), threads=threads)
+    slow = fast.model_copy(update={"precision": "fp32"})
     base = f"ours, {fast.precision}"
     ways = {base: Remote(ours, family, fast)}
-    ways["ours, fp32"] = Remote(ours, family, fast.model_copy(update={"precision": "fp32"}))
-    for count in workers:
-        ways[f"plain, {count} workers"] = Remote(plain, family, count, threads)
-    lines = [
-        f"{family}, width 1/4, batch {BATCH} of 3×32×32, crop and flip, {threads} threads",
-        "",
-        f"| way | step, ms | ratio to {base} (range of {rounds}) | ratio to ours, fp32 |",
-        "| --- | --- | --- | --- |",
-    ]
+    if fast != slow:
+        ways["ours, fp32"] = Remote(ours, family, slow)
+    with_workers = {f"plain, {count} workers": count for count in workers}
+    for name, count in with_workers.items():
+        ways[name] = Remote(plain, family, count, threads)
     try:
         rows = compare(ways, base, rounds, steps)
     finally:
         for way in ways.values():
             way.close()
-    single = next(row for row in rows if row.name == "ours, fp32").median
-    lines += [
-        f"| {row.name} | {row.seconds * 1e3:.2f} | {row.median:.2f} "
-        f"({row.low:.2f} … {row.high:.2f}) | {row.median / single:.2f} |"
-        for row in rows
+    lines = [
+        f"{family}, width 1/4, batch {BATCH} of 3×32×32, crop and flip, threads {threads}",
+        "",
+        f"| way | wall, ms | CPU, ms | wall ÷ {base} (range of {rounds}) | CPU ÷ {base} |",
+        "| --- | --- | --- | --- | --- |",
+        *(row.cells(workers=with_workers.get(row.name, 0) > 0) for row in rows),
     ]
     return "\n".join(lines) + "\n"
 

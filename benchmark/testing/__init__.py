@@ -16,6 +16,8 @@ or, one test a check::
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from benchmark.testing.bench import Bench
@@ -39,6 +41,7 @@ def check_method(name: str, **overrides: Any) -> None:
     AssertionError
         At the first check that fails, with what is wrong.
     """
-    bench = Bench(name, overrides)
-    for check in CHECKS:
-        check(bench)
+    with tempfile.TemporaryDirectory(prefix="contract-") as folder:
+        bench = Bench(name, overrides, folder=Path(folder))
+        for check in CHECKS:
+            check(bench)

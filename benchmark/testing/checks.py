@@ -88,7 +88,6 @@ def leaves_global_chance_alone(bench: Bench) -> None:
     _require(same, f"{bench.name}: uses NumPy's global RNG")
 
 
-@torch.no_grad()
 def ignores_batch_mates(bench: Bench) -> None:
     """Predict an image alike whichever others are in its batch."""
     output = bench.run().output
@@ -96,8 +95,9 @@ def ignores_batch_mates(bench: Bench) -> None:
     inputs = bench.data.task.normalization.from_uint8(images)
     for model in filter(None, (output.model, output.teacher)):
         model.eval()
-        together = model(inputs)
-        alone = torch.cat([model(image[None]) for image in inputs])
+        with torch.no_grad():
+            together = model(inputs)
+            alone = torch.cat([model(image[None]) for image in inputs])
         gap = float((together - alone).abs().max() / together.abs().max().clamp(min=1.0))
         _require(gap < LOGIT_TOLERANCE, f"{bench.name}: a logit moves by {gap:.2g} with the batch")
 
@@ -122,6 +122,9 @@ def sees_only_what_it_may(bench: Bench) -> None:
             for found in reachable_tensors(server, uploads):
                 _require(not shares_rows(found, test), "the server reaches the test set")
                 _require(not shares_rows(found, everybody), "the server reaches client data")
+            kept = {key: value for key, value in vars(method).items() if key not in replaced}
+            for found in () if privileged else reachable_tensors(kept):
+                _require(not shares_rows(found, everybody), "the method keeps client data in self")
             for found in reachable_tensors(*rest):
                 _require(not shares_rows(found, test), "the oracle reaches the test set")
             made: GlobalModel = original_server(uploads, server, *rest)
@@ -130,6 +133,7 @@ def sees_only_what_it_may(bench: Bench) -> None:
         original_update = method.client_update
         privileged = isinstance(method, Reference)
         server_name = "reference_update" if privileged else "server_update"
+        replaced = {"client_update", server_name}
         original_server = getattr(method, server_name)
         method.client_update = client_update  # type: ignore[method-assign]
         setattr(method, server_name, server_update)

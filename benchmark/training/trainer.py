@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmark.errors import DivergedError, UserError
 from benchmark.images import Normalization
@@ -93,7 +94,8 @@ def train(
     steps : int, optional
         SGD steps, over reshuffled epochs; the recipe's epochs if not given.
     lr : float, optional
-        Learning rate; the recipe's if not given.
+        First learning rate; the recipe's if not given. The recipe's schedule spans this
+        training.
     class_mask : Tensor, optional
         bool [classes]: logits of other classes are set to zero in the loss (the masked
         cross-entropy of HeteroFL, arXiv 2010.01264, section 3).
@@ -133,6 +135,7 @@ def train(
     with _training(model, generator, compute, device):
         forward = torch.compile(model) if compiled else model
         optimizer = _sgd(model, recipe, recipe.lr if lr is None else lr)
+        schedule = CosineAnnealingLR(optimizer, total) if recipe.schedule == "cosine" else None
         for step, (inputs, targets) in enumerate(batches.cycle(total)):
             with _usable_batch_norm(model, len(targets)), autocast(compute, device):
                 logits = forward(inputs)
@@ -140,6 +143,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimizer.step()
+            if schedule is not None:
+                schedule.step()
             losses.add(step, loss.detach())
             if on_step is not None:
                 on_step(step + 1, total, loss.detach())

@@ -22,7 +22,7 @@ from benchmark.errors import UserError, unknown
 from benchmark.specs import BudgetSpec, StudentSpec
 from benchmark.specs.base import explain
 from methods.blocks.ensemble import ClientEnsemble
-from methods.blocks.parts import Counters, Images, Student, Teacher, distil
+from methods.blocks.parts import Counters, distil
 from methods.blocks.runtime import Precision
 from methods.blocks.schedule import Budget, EpochPlan, derive_schedule
 from methods.blocks.student_start import starting_model
@@ -132,15 +132,16 @@ class Part(Generic[Made]):
     native: StudentSpec = field(default_factory=StudentSpec)
 
 
-IMAGES: dict[str, Part[Images]] = {}
-TEACHERS: dict[str, Part[Teacher]] = {}
-STUDENTS: dict[str, Part[Student]] = {}
+IMAGES: dict[str, Part[Any]] = {}
+TEACHERS: dict[str, Part[Any]] = {}
+STUDENTS: dict[str, Part[Any]] = {}
+"""Parts by name; they make :class:`~methods.blocks.parts.Images`, teachers and students."""
 PRESETS: dict[str, Parts] = {}
 """Named methods by the names of their parts."""
 
 
-def register(registry: dict[str, Part[Made]], part: Part[Made]) -> Part[Made]:
-    """Add a part to :data:`IMAGES`, :data:`TEACHERS` or :data:`STUDENTS`, and return it.
+def register(registry: dict[str, Part[Any]], part: Part[Any]) -> None:
+    """Add a part to :data:`IMAGES`, :data:`TEACHERS` or :data:`STUDENTS`.
 
     Raises
     ------
@@ -149,7 +150,6 @@ def register(registry: dict[str, Part[Made]], part: Part[Made]) -> Part[Made]:
     """
     if registry.setdefault(part.name, part) is not part:
         raise ValueError(f"there are two parts of the name '{part.name}'")
-    return part
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,8 @@ def compose(
     )
 
     def report(step: int, total: int, scalars: Mapping[str, float], model: nn.Module) -> None:
-        server.report(step, total, model, **scalars)
+        losses: dict[str, Any] = dict(scalars)
+        server.report(step, total, model, **losses)
 
     counters = distil(schedule, images, teacher, student, report=report)
     # Accuracy of record is fp32, for the teacher too.

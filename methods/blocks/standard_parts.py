@@ -26,8 +26,8 @@ from methods.blocks.distill import (
     CO_BOOSTING_DISTILLATION,
     DENSE_CB_DISTILLATION,
     DENSE_DISTILLATION,
-    DistilledStudent,
     Distillation,
+    DistilledStudent,
 )
 from methods.blocks.generator import DenseGenerator
 from methods.blocks.image_sources import GeneratorImages, RealImages

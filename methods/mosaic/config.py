@@ -7,7 +7,6 @@ in what is not given; the complete values stand in the run's spec.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import create_model, model_validator
@@ -75,11 +74,3 @@ class MosaicConfig(AllSettings):
         for name, (section, field) in _names().items():
             sections.setdefault(section, {})[field] = getattr(self, name)
         return MosaicSettings.model_validate(sections)
-
-
-def parameters_of(settings: MosaicSettings) -> Mapping[str, Any]:
-    """Return settings as flat parameters."""
-    return {
-        name: getattr(getattr(settings, section), field)
-        for name, (section, field) in _names().items()
-    }

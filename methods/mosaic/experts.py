@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods.blocks.parts import Epoch, Pool
+from methods.blocks.runtime import Precision
 from methods.mosaic.mixing import ExpertMixer, ExpertWeights
 
 if TYPE_CHECKING:
@@ -63,6 +65,10 @@ class ParameterExperts:
         """Number of experts, one per class."""
         return self._mixer.num_experts
 
+    def __deepcopy__(self, memo: dict[int, object]) -> ParameterExperts:
+        # Frozen: a teacher that is copied for the record may share them.
+        return self
+
     def expert(self, index: int) -> Classifier:
         """Return one expert, frozen, in evaluation mode; the next call may overwrite it."""
         if index < len(self._held):
@@ -72,7 +78,13 @@ class ParameterExperts:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Return logits [B, C, C] of images [B, channels, H, W]; axis 1 is the expert."""
-        return torch.stack([self.expert(i)(images) for i in range(self.num_experts)], dim=1)
+        first: Tensor = self.expert(0)(images)
+        # Filled in place: for many classes a stack of answers would be all there is twice.
+        answers = first.new_empty(len(first), self.num_experts, first.shape[1])
+        answers[:, 0] = first
+        for index in range(1, self.num_experts):
+            answers[:, index] = self.expert(index)(images)
+        return answers
 
     @torch.no_grad()
     def head_logits(self, features: Tensor) -> Tensor:
@@ -113,6 +125,9 @@ class LogitExperts:
             raise ValueError(f"{weights.values.shape[1]} label counts but {len(models)} models")
         self._models = [model.eval() for model in models]
         self._weights = weights
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LogitExperts:
+        return self
 
     @property
     def num_experts(self) -> int:
@@ -156,21 +171,37 @@ class MosaicTeacher(nn.Module):
         Frozen experts. They are no sub-modules: neither moved nor trained with the teacher.
     meta : Module or None
         From expert logits [B, E, C] to logits [B, C].
+    precision : callable
+        Says, each time, how forward passes are computed: reduced while it teaches, exact
+        when it is evaluated.
     """
 
-    def __init__(self, experts: Experts, meta: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        experts: Experts,
+        meta: nn.Module | None = None,
+        precision: Callable[[], Precision] = Precision,
+    ) -> None:
         super().__init__()
         self.experts = experts
         self.meta = meta
+        self._precision = precision
+
+    def __deepcopy__(self, memo: dict[int, object]) -> MosaicTeacher:
+        # What says the precision refers to the whole server: it is shared, like the experts.
+        return MosaicTeacher(self.experts, copy.deepcopy(self.meta, memo), self._precision)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, C] of images [B, channels, H, W] in classifier range."""
-        logits = self.experts.logits(images)
+        precision = self._precision()
+        logits = precision.run(self.experts.logits, images)
         if self.meta is None:
             return logits.mean(dim=1)
-        combined: Tensor = self.meta(logits)
-        return combined
+        return precision.run(self.meta, logits)
+
+    def improve(self, epoch: Epoch, pool: Pool) -> None:
+        """Do nothing: the meta model is trained before there are images."""
 
 
 def _frozen_copy(model: Classifier) -> Classifier:

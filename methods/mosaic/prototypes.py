@@ -105,11 +105,15 @@ def class_prototypes(features: Tensor, labels: Tensor, clusters: int) -> Prototy
         raise ValueError(f"at least one prototype a class is needed, got {clusters}")
     points, classes = features.detach().float().cpu(), labels.cpu()
     centres, owners = [], []
-    for label in torch.unique(classes).tolist():
-        mine = points[classes == label]
-        found = _centres(mine, clusters) if len(mine) >= clusters else mine.mean(0, keepdim=True)
-        centres.append(found)
-        owners += [label] * len(found)
+    # One thread: sums over more come out in another order, and k-means may then take
+    # another road.
+    with threadpool_limits(1):
+        for label in torch.unique(classes).tolist():
+            mine = points[classes == label]
+            few = len(mine) < clusters
+            found = mine.mean(0, keepdim=True) if few else _centres(mine, clusters)
+            centres.append(found)
+            owners += [label] * len(found)
     if not centres:
         return Prototypes(points[:0], classes[:0].long())
     return Prototypes(torch.cat(centres), torch.tensor(owners, dtype=torch.int64))
@@ -117,9 +121,8 @@ def class_prototypes(features: Tensor, labels: Tensor, clusters: int) -> Prototy
 
 def _centres(points: Tensor, clusters: int) -> Tensor:
     model = KMeans(clusters, n_init=1, random_state=RANDOM_STATE)  # type: ignore[no-untyped-call, unused-ignore]
-    # One thread: sums over more come out in another order, and k-means may then take
-    # another road. Fewer distinct points than centres is no fault; centres then repeat.
-    with threadpool_limits(1), warnings.catch_warnings():
+    # Fewer distinct points than centres is no fault; centres then repeat.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(points.numpy())
     return torch.from_numpy(np.asarray(model.cluster_centers_, dtype=np.float32))

@@ -113,6 +113,11 @@ class GeneratorMixture:
             Images [count, C, H, W] in classifier range, in client order, and the client
             [count] (int64) whose generator made each.
         """
+        images, owners = self.draw_tanh(count, random)
+        return images if self._raw else self._normalization.from_tanh(images), owners
+
+    def draw_tanh(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw fresh images in tanh range, and the client that made each."""
         counts = allocate(count, self._weights, random)
         parts = [
             sample_tanh(generator, number, random)
@@ -120,5 +125,12 @@ class GeneratorMixture:
             if number
         ]
         images = torch.cat(parts)
-        owners = torch.repeat_interleave(torch.tensor(counts)).to(images.device)
-        return images if self._raw else self._normalization.from_tanh(images), owners
+        return images, torch.repeat_interleave(torch.tensor(counts)).to(images.device)
+
+    @property
+    def reading(self) -> Normalization:
+        """The way from unit range to what classifiers are shown."""
+        if self._raw:
+            half = (0.5,) * self._normalization.channels
+            return Normalization(half, half)
+        return self._normalization

@@ -1,8 +1,8 @@
 """Mosaic's hyper-parameters, and its presets as data: every value with its source.
 
-Importing this module costs no torch. The class defaults are the preset ``described``
-(the method with all four generator losses, as the paper is described); ``code`` lists
-where the published program differs from it, and why.
+The class defaults are the preset ``described`` (the method with all four generator
+losses, as the paper is described); ``code`` lists where the published program differs from
+it, and why.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ def preset_choices(preset: str) -> dict[str, Choice]:
 
 def _fields() -> dict[str, Choice]:
     sections: dict[str, type[MethodConfig]] = {
-        name: info.annotation
+        name: info.annotation  # type: ignore[misc]
         for name, info in MosaicSettings.model_fields.items()
         if info.annotation is not None
     }

@@ -84,6 +84,7 @@ class Confusion:
     def draw(self) -> Figure:
         """Return the figure."""
         import numpy as np
+        from matplotlib.ticker import MaxNLocator
 
         figure, axes = panels(len(self.labels), height=1.75, most=4)
         image = None
@@ -93,10 +94,14 @@ class Confusion:
             image = axis.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100)
             axis.set_title(label)
             axis.grid(visible=False)
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             axis.set_xlabel("predicted")
             axis.set_ylabel("true")
         if image is not None:
-            figure.colorbar(image, ax=axes, label="% of true class", shrink=0.8, pad=0.01)
+            figure.colorbar(
+                image, ax=axes, label="% of true class", shrink=0.8, pad=0.01, aspect=40
+            )
         if self.heading:
             figure.suptitle(self.heading, fontsize=8)
         return figure

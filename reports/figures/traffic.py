@@ -64,7 +64,7 @@ class Traffic:
                 color="#bbbbbb",
                 linewidth=1,
                 zorder=1,
-                label="Pareto front",
+                label="Pareto front" if len(front) > 1 else "_one point",
             )
             _log_scale(axis, [point.megabytes for point in points if point.megabytes > 0])
             axis.set_xlabel("MB per client, up and down")

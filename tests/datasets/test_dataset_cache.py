@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from datasets import ImageDataset, cache, idx, load
+from datasets import ImageDataset, cache, idx, image_dataset, load, verification
 from datasets.catalog import specs
+from datasets.image_dataset import Decoded, Split
 
 
 @pytest.fixture
@@ -101,6 +104,7 @@ def swap_labels(path: Path) -> None:
         ("entry.json", lambda path: path.write_text("{")),
         ("entry.json", lambda path: path.write_text("[]")),
         ("entry.json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("entry.json", lambda path: path.write_text(path.read_text().replace('"format"', '"f"'))),
         ("test_images.npy", lambda path: path.write_bytes(b"not an array, " * 10)),
     ],
 )
@@ -134,7 +138,7 @@ def test_a_full_disk_costs_no_result(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "_save", full)
+    monkeypatch.setattr(cache, "save_array", full)
     data = load("mnist", data_root=root, cache_dir=tmp_path / "cache")
     assert len(data.train) == 30
     assert "No space left on device" in caplog.text
@@ -157,7 +161,7 @@ def test_a_race_for_one_entry_is_won_by_somebody(
     entry = only_entry(folder)
     # The other process finishes between this one's look and its rename.
     monkeypatch.setattr(Path, "exists", lambda self, **_: False)
-    assert cache.write_entry(entry, data.train, data.test, data.fingerprint)
+    assert cache.write_entry(entry, Decoded(data.train, data.test, data.fingerprint))
     monkeypatch.undo()
     assert only_entry(folder) == entry
     assert cache.read_entry(entry) is not None
@@ -184,3 +188,87 @@ def test_identity_of_large_sets_is_by_date(root: Path, monkeypatch: pytest.Monke
     by_date = cache.source_identity(files)
     os.utime(files[0], (2, 2))
     assert len({by_content, by_date, cache.source_identity(files)}) == 3
+
+
+@pytest.fixture
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note checksums of files of any size and age; return what is hashed in full."""
+    hashed: list[str] = []
+    monkeypatch.setattr(cache, "_ENTRY_NOTE_BYTES", 0)
+    monkeypatch.setattr(cache, "_SOURCE_NOTE_BYTES", 0)
+    monkeypatch.setattr(verification, "SETTLED_SECONDS", -1.0)
+    whole, digest = image_dataset.fingerprint, hashlib.file_digest
+
+    def fingerprint(train: Split, test: Split) -> str:
+        hashed.append("arrays")
+        return whole(train, test)
+
+    def file_digest(*args: Any) -> Any:
+        hashed.append("source")
+        return digest(*args)
+
+    monkeypatch.setattr(cache, "fingerprint", fingerprint)
+    monkeypatch.setattr(hashlib, "file_digest", file_digest)
+    return hashed
+
+
+def test_large_files_are_hashed_once(root: Path, tmp_path: Path, noted: list[str]) -> None:
+    folder = tmp_path / "cache"
+    fresh = load("mnist", data_root=root, cache_dir=folder)
+    assert same(fresh, load("mnist", data_root=root, cache_dir=folder))
+    assert noted == ["source"] * 4 + ["arrays"]
+    noted.clear()
+    assert same(fresh, load("mnist", data_root=root, cache_dir=folder))
+    assert noted == []
+
+
+def test_a_change_is_seen_although_hashed_before(
+    root: Path,
+    tmp_path: Path,
+    noted: list[str],
+    write_set: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "cache"
+    fresh = load("mnist", data_root=root, cache_dir=folder)
+    load("mnist", data_root=root, cache_dir=folder)
+    arrays = next(folder.glob("mnist*")) / "train_images.npy"
+    before = arrays.stat()
+    flip(arrays)
+    os.utime(arrays, ns=(before.st_atime_ns, before.st_mtime_ns))  # hidden as well as one can
+    assert same(fresh, load("mnist", data_root=root, cache_dir=folder))
+    assert "checksum differs" in caplog.text
+    write_set(root, seed=9)
+    assert not same(fresh, load("mnist", data_root=root, cache_dir=folder))
+
+
+def test_notes_age_and_need_not_be_written(
+    root: Path, tmp_path: Path, noted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache"
+    for _ in range(2):
+        load("mnist", data_root=root, cache_dir=folder)
+    noted.clear()
+    monkeypatch.setattr(verification, "BELIEVED_SECONDS", 0.0)
+    load("mnist", data_root=root, cache_dir=folder)
+    assert noted == ["source"] * 4 + ["arrays"]
+    noted.clear()
+    monkeypatch.undo()
+    for note in (*folder.glob(".sources/*"), *folder.glob("mnist*/verified.json")):
+        note.write_text('{"checksum": 3}')
+    monkeypatch.setattr(cache, "_ENTRY_NOTE_BYTES", 0)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert len(load("mnist", data_root=root, cache_dir=folder).train) == 30
+
+
+def test_a_file_just_written_gets_no_note(tmp_path: Path) -> None:
+    file, note = tmp_path / "file", tmp_path / "note"
+    file.write_text("content")
+    verification.take_note(note, [file], "a" * 64, verification.identity([file]))
+    assert not note.exists()
+    os.utime(file, (1, 1))
+    assert not verification.settled([file])  # the time of change can't be set back

@@ -11,8 +11,21 @@ import numpy as np
 import pytest
 
 import datasets
-from datasets import DataError, available, catalog, load, locate, places
+from datasets import (
+    DataError,
+    available,
+    catalog,
+    load,
+    locate,
+    places,
+    source_cifar,
+    source_food101,
+    source_mnist,
+    source_svhn,
+)
+from datasets.fetching import Remote
 from datasets.image_dataset import Augmentation, Split
+from datasets.progress import Progress
 from datasets.resize import resize_images
 
 ROOT = Path(datasets.__file__).parents[1]
@@ -29,7 +42,10 @@ def test_listing_imports_no_heavy_library() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["digits", "fashion_mnist", "mnist"]
+    assert done.stdout.split() == [
+        "cifar10", "cifar100", "digits", "fashion_mnist",
+        "food101", "mnist", "svhn", "tiny_imagenet",
+    ]  # fmt: skip
 
 
 def test_digits() -> None:
@@ -162,26 +178,71 @@ def test_download_is_used_once(
     write_set: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import torchvision.datasets
-
     calls = []
 
-    class Fake:
-        def __init__(self, root: str, download: bool) -> None:
-            calls.append(root)
-            write_set(Path(root) / "MNIST" / "raw", zipped=True)
+    def fetch_all(remotes: tuple[Remote, ...], folder: Path, progress: Progress) -> None:
+        calls.append(folder)
+        assert remotes[0].name == "train-images-idx3-ubyte.gz"
+        write_set(folder, zipped=True)
 
-    from datasets import source_mnist
-
-    real = source_mnist.SPECS[0]
-    monkeypatch.setitem(catalog.specs(), "mnist", real)
-    monkeypatch.setattr(torchvision.datasets, "MNIST", Fake)
+    monkeypatch.setitem(catalog.specs(), "mnist", source_mnist.SPECS[0])
+    monkeypatch.setattr(source_mnist, "fetch_all", fetch_all)
     for root, where in ((tmp_path / "root", tmp_path / "root"), (None, nothing_else)):
         for _ in range(2):
             assert len(load("mnist", data_root=root).train) == 30
         assert locate("mnist", root).place == where / "MNIST" / "raw"
-        assert not list(where.glob(".download-*"))
     assert len(calls) == 2
+
+
+def test_addresses_and_checksums_are_torchvisions() -> None:
+    from torchvision import datasets as published
+
+    ours = {
+        remote.urls[0]: remote.md5
+        for remotes in (
+            source_mnist._MNIST_REMOTES,
+            source_mnist._FASHION_REMOTES,
+            source_svhn._REMOTES,
+            (source_cifar._CIFAR10.remote, source_cifar._CIFAR100.remote, source_food101._REMOTE),
+        )
+        for remote in remotes
+    }
+    theirs = {
+        f"{kind.mirrors[0]}{name}": md5
+        for kind in (published.MNIST, published.FashionMNIST)
+        for name, md5 in kind.resources
+    }
+    for split in ("train", "test"):
+        url, _, md5 = published.SVHN.split_list[split]
+        theirs[url] = md5
+    for kind in (published.CIFAR10, published.CIFAR100):
+        theirs[kind.url] = kind.tgz_md5
+    theirs[published.Food101._URL] = published.Food101._MD5
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "padding", "flip"),
+    [
+        ("mnist", 0.1307, 0, False),
+        ("fashion_mnist", 0.2860, 0, False),  # its own, not MNIST's
+        ("svhn", 0.5, 4, False),  # digits are not mirrored
+        ("cifar10", 0.4914, 4, True),
+        ("cifar100", 0.5070751592371323, 4, True),
+        ("tiny_imagenet", 0.485, 4, True),
+        ("food101", 0.5070751592371323, 0, False),
+    ],
+)
+def test_the_seven_of_the_paper(name: str, mean: float, padding: int, flip: bool) -> None:
+    spec = catalog.spec_of(name)
+    assert spec.mean[0] == mean
+    assert spec.augmentation == Augmentation(padding, flip)
+    assert spec.augmentation.at(64) == Augmentation(2 * padding, flip)
+    assert spec.download is not None
+    assert spec.download_bytes > 10**7
+    assert len(set(spec.class_names)) in (0, spec.info.classes)
+    if name in ("fashion_mnist", "svhn", "tiny_imagenet"):
+        assert "published code" in spec.info.deviations[-1]
 
 
 def test_a_damaged_file_is_an_error_and_not_passed_over(

@@ -62,19 +62,24 @@ def test_pooled_statistics_are_those_of_all_samples_together() -> None:
 
 
 def test_the_scaler_divides_in_training_only_and_leaves_no_hook() -> None:
-    model = nn.Sequential(nn.BatchNorm2d(3))
+    norm = nn.BatchNorm2d(3)
     images = torch.randn(4, 3, 2, 2, generator=stream())
-    with divided_inputs(model, Fraction(1, 4)):
-        model.train()(images)
-        trained = model[0].running_mean.clone()
-        model.eval()(images)
-    torch.testing.assert_close(trained, 0.1 * 4 * images.mean((0, 2, 3)))
-    model.train()
-    model[0].reset_running_stats()
-    model(images)
-    torch.testing.assert_close(model[0].running_mean, trained / 4)
-    with divided_inputs(model, Fraction(1)):
-        assert not model[0]._forward_pre_hooks
+
+    def statistics(mode: bool) -> torch.Tensor:
+        norm.reset_running_stats()
+        norm.train(mode)(images)
+        assert norm.running_mean is not None
+        return norm.running_mean.clone()
+
+    plain = statistics(True)
+    with divided_inputs(norm, Fraction(1, 4)):
+        torch.testing.assert_close(statistics(True), 4 * plain)
+        norm.reset_running_stats()
+        inside = norm.eval()(images)
+    assert torch.equal(inside, norm(images))
+    assert torch.equal(statistics(True), plain)
+    with divided_inputs(norm, Fraction(1)):
+        assert torch.equal(statistics(True), plain)
 
 
 def test_batch_statistics_are_those_of_training_and_the_original_is_kept() -> None:

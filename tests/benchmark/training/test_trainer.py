@@ -90,21 +90,27 @@ def test_it_learns(precision: str) -> None:
     assert summary.seconds > 0
 
 
-def test_fp32_is_sgd_with_momentum_and_weight_decay_as_written_down() -> None:
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_fp32_is_sgd_with_momentum_weight_decay_and_schedule_as_written_down(
+    schedule: str,
+) -> None:
     images, labels = squares(12)
     model, reference = small(), small()
-    recipe = RecipeSpec(epochs=3, batch_size=64, lr=0.05, momentum=0.9, weight_decay=0.01)
+    recipe = RecipeSpec(
+        epochs=3, batch_size=64, lr=0.05, momentum=0.9, weight_decay=0.01, schedule=schedule
+    )
     train(
         model, images, labels, recipe=recipe, normalization=NORM, generator=stream(), compute=FP32
     )
     velocity = [torch.zeros_like(p) for p in reference.parameters()]
-    for _ in range(3):  # one batch an epoch holds all samples, so that order does not matter
+    for step in range(3):  # one batch an epoch holds all samples: their order does not matter
+        factor = (1 + math.cos(math.pi * step / 3)) / 2 if schedule == "cosine" else 1.0
         loss = F.cross_entropy(reference(NORM.from_uint8(images)), labels)
         gradients = torch.autograd.grad(loss, list(reference.parameters()))
         with torch.no_grad():
             for p, g, v in zip(reference.parameters(), gradients, velocity, strict=True):
                 v.mul_(0.9).add_(g + 0.01 * p)
-                p.sub_(0.05 * v)
+                p.sub_(0.05 * factor * v)
     for (name, a), b in zip(model.named_parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=2e-4, msg=name)
 

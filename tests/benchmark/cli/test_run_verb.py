@@ -1,0 +1,209 @@
+"""``run``: what is printed where, exit statuses, interruption, and going on afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark.grid import GridResult
+
+ROOT = Path(__file__).resolve().parents[3]
+FAST = ("--methods", "fedavg", "--profile", "smoke", "--train-samples", "120", "--epochs", "1")
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open no dataset: for tests whose grid runs nothing."""
+    monkeypatch.setattr("benchmark.cli.verb_run.load_data", lambda *_: None)
+
+
+def result(**values: object) -> GridResult:
+    numbers = {"done": 0, "already": 0, "skipped": 0, "failed": 0}
+    return GridResult(**{**numbers, "user_error": False, "experiment": "main", **values})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"already": 3}, "nothing to do: all 3 runs are done"),
+        ({"already": 3, "skipped": 1}, "nothing to do: all 3 runs are done, 1 skipped"),
+        ({"done": 2, "already": 1}, "2 runs done, 1 were done before, in 5 s"),
+        ({"done": 2, "failed": 1, "skipped": 4}, "2 runs done, 1 failed, 4 skipped, in 5 s"),
+    ],
+)
+def test_summary(values: dict[str, object], text: str) -> None:
+    from benchmark.cli.verb_run import summary
+
+    assert summary(result(**values), 5.2) == text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        ({"done": 1}, 0),
+        ({"already": 1}, 0),
+        ({"failed": 1}, 1),
+        ({"failed": 1, "user_error": True}, 2),
+    ],
+)
+@pytest.mark.usefixtures("no_data")
+def test_exit_status(
+    cli, monkeypatch: pytest.MonkeyPatch, outcome: dict[str, object], status: int
+) -> None:
+    monkeypatch.setattr("benchmark.grid.execute", lambda *_: result(**outcome))
+    monkeypatch.setattr("benchmark.cli.verb_run.show_report", lambda folder: None)
+    assert cli(*FAST).status == status
+
+
+@pytest.mark.usefixtures("no_data")
+def test_interruption_says_how_to_go_on(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmark.grid.execute", interrupted)
+    answer = cli(*FAST, "--quiet")
+    assert answer.status == 130
+    assert len(answer.err_lines) == 1
+    assert "give the same command again" in answer.err
+    assert answer.out == ""
+
+
+@pytest.mark.usefixtures("no_data")
+def test_defect_shows_a_traceback_and_the_way_to_report(
+    cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("benchmark.grid.execute", broken)
+    answer = cli(*FAST)
+    assert answer.status == 70
+    assert "Traceback" in answer.err
+    assert "doctor --report" in answer.err_lines[-1]
+
+
+@pytest.mark.usefixtures("no_data")
+def test_full_disk_is_one_line(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "results/main/report")
+
+    monkeypatch.setattr("benchmark.grid.execute", full)
+    answer = cli(*FAST)
+    assert answer.status == 2
+    assert answer.err_lines == ["error: can't use results/main/report: No space left on device"]
+
+
+def test_user_errors_have_tracebacks_only_when_debugging(cli) -> None:
+    assert "Traceback" not in cli("--alpha", "0").err
+    assert "Traceback" in cli("--alpha", "0", "--log-level", "debug").err
+
+
+def test_runs_once_then_has_nothing_to_do(shell, cli, tmp_path: Path) -> None:
+    first = shell(*FAST, "--results", "out")
+    assert first.status == 0, first.err
+    assert "[1/1] fedavg (digits, seed 0): done, accuracy 0." in first.err
+    assert "fedavg" in first.out
+    assert "error" not in first.err
+    second = cli(*FAST, "--results", "out")
+    assert second.status == 0
+    assert second.err_lines == ["nothing to do: all 1 runs are done"]
+    assert "fedavg" in second.out
+    quiet = cli(*FAST, "--results", "out", "--quiet")
+    assert quiet.err == ""
+    assert quiet.out == second.out
+
+
+def test_dry_run_runs_nothing(cli, tmp_path: Path) -> None:
+    answer = cli(*FAST, "--seeds", "0", "1", "--dry-run")
+    assert answer.status == 0, answer.err
+    assert "fedavg (digits, seed 1)" in answer.out
+    assert "2 to run" in answer.out
+    assert "estimated cost" in answer.out
+    assert not list(tmp_path.rglob("record.json"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals there")
+@pytest.mark.parametrize("by_terminal", [True, False], ids=["Ctrl-C", "SIGTERM"])
+def test_signals_end_it_with_a_sentence(tmp_path: Path, by_terminal: bool) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmark", *FAST[:4], "--epochs", "100000"],
+        start_new_session=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    attempts = tmp_path / "results" / "main" / "attempts"
+    while not attempts.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    if by_terminal:  # a terminal signals the whole group, children included
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "give the same command again" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_foreign_datasets_package_is_named(tmp_path: Path) -> None:
+    package = tmp_path / "site" / "datasets"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    program = "import sys, datasets; from benchmark.__main__ import main; sys.exit(main(['list']))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert str(package) in done.stderr
+    assert "'datasets'" in done.stderr
+
+
+def test_foreign_datasets_package_later_on_the_path_is_harmless(tmp_path: Path) -> None:
+    package = tmp_path / "site" / "datasets"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('the foreign one')")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark", "list", "datasets"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "digits" in done.stdout
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmark", "list"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 0

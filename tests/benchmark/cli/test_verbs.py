@@ -1,0 +1,212 @@
+"""What the verbs print, remove and return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmark.doctor import Finding, Section, cpu_features, examine, markdown, problems, shortened
+
+
+def test_help_names_all_verbs(cli) -> None:
+    for argv in ((), ("--help",), ("help",)):
+        answer = cli(*argv)
+        assert answer.status == 0
+        for verb in (
+            "run",
+            "list",
+            "datasets",
+            "describe",
+            "split",
+            "report",
+            "clean",
+            "doctor",
+            "new-method",
+        ):
+            assert f"  {verb} " in answer.out
+        assert answer.err == ""
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["run", "list", "datasets", "describe", "split", "report", "clean", "doctor", "new-method"],
+)
+def test_help_of_each_verb(cli, verb: str) -> None:
+    answer = cli(verb, "--help")
+    assert answer.status == 0
+    assert f"python -m benchmark {verb}" in answer.out
+    assert "--log-level" in answer.out
+
+
+def test_version(cli) -> None:
+    import benchmark
+
+    assert cli("--version").out == f"oneshot-fl {benchmark.__version__}\n"
+
+
+def test_list_all(cli) -> None:
+    answer = cli("list")
+    assert answer.status == 0
+    for name in ("fedavg", "digits", "fashion_mnist", "resnet18", "smoke", "paper"):
+        assert name in answer.out
+
+
+def test_list_shows_broken_plugins(cli, plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = plugin("listed_broken", "raise RuntimeError('out of order')\n", "listed_broken")
+    monkeypatch.syspath_prepend(folder)
+    answer = cli("list", "methods")
+    assert answer.status == 0
+    assert "not installed: listed_broken: RuntimeError: out of order" in answer.out
+    assert "fedavg" in answer.out
+
+
+def test_describe_shows_every_parameter(cli) -> None:
+    from benchmark.registry import discover
+
+    info = discover().info("fedavg")
+    answer = cli("describe", "fedavg")
+    assert answer.status == 0
+    for part in (info.summary, info.link, info.uploads, info.plugin, *info.deviations):
+        assert part is not None
+        assert part in answer.out
+    for item in info.parameters:
+        row = next(line for line in answer.out.splitlines() if line.startswith(f"{item.name} "))
+        assert json.dumps(item.default) in row
+        assert item.source in row
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Iterator[Path]:
+    """Fill a results folder with two experiments, attempts and two kinds of cache."""
+    for name in ("main", "other"):
+        for part in ("0123456789abcdef", "attempts/0123456789abcdef-1"):
+            folder = tmp_path / "results" / name / part
+            folder.mkdir(parents=True)
+            (folder / "record.json").write_bytes(bytes(2000))
+    for kind in ("client", "data"):
+        folder = tmp_path / "results" / ".cache" / kind
+        folder.mkdir(parents=True)
+        (folder / "x").write_bytes(bytes(5000))
+    return tmp_path / "results"
+
+
+def test_clean_shows_and_keeps(cli, filled: Path) -> None:
+    answer = cli("clean")
+    assert answer.status == 0
+    for part in ("cache: client", "cache: data", "experiment: main", "attempts: other", "5.0 kB"):
+        assert part in answer.out
+    assert len(list(filled.rglob("record.json"))) == 4
+
+
+def test_clean_removes_one_kind(cli, filled: Path) -> None:
+    assert cli("clean", "--cache-kind", "client", "--yes").status == 0
+    assert not (filled / ".cache" / "client").exists()
+    assert (filled / ".cache" / "data" / "x").exists()
+
+
+def test_clean_removes_the_cache(cli, filled: Path) -> None:
+    answer = cli("clean", "--cache", "--yes")
+    assert "removed 10.0 kB" in answer.out
+    assert not list((filled / ".cache").glob("*/x"))
+    assert len(list(filled.rglob("record.json"))) == 4
+
+
+def test_clean_removes_an_experiment(cli, filled: Path) -> None:
+    assert cli("clean", "--experiment", "other", "--yes").status == 0
+    assert not (filled / "other").exists()
+    assert (filled / "main" / "0123456789abcdef").exists()
+
+
+def test_clean_attempts_of_an_experiment_keeps_its_records(cli, filled: Path) -> None:
+    assert cli("clean", "--attempts", "--experiment", "other", "--yes").status == 0
+    assert not (filled / "other" / "attempts").exists()
+    assert (filled / "other" / "0123456789abcdef").exists()
+    assert (filled / "main" / "attempts").exists()
+
+
+@pytest.mark.parametrize(("said", "kept"), [("n", True), ("", True), ("y", False)])
+def test_clean_asks(
+    cli, filled: Path, monkeypatch: pytest.MonkeyPatch, said: str, kept: bool
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: said)
+    assert cli("clean", "--cache").status == 0
+    assert (filled / ".cache" / "data" / "x").exists() is kept
+
+
+def test_doctor_looks_at_everything(tmp_path: Path) -> None:
+    sections = {section.title: section for section in examine(tmp_path / "results", None)}
+    assert {"software", "hardware", "torch", "data", "disk", "plugins"} <= set(sections)
+    found = {finding.name: finding for part in sections.values() for finding in part.findings}
+    assert found["digits"].value.startswith("found in")
+    assert found["datasets"].problem == ""
+    assert "fedavg" in found["usable"].value
+    assert found["default precision"].value in ("fp32", "bf16")
+
+
+def test_doctor_survives_a_broken_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ImportError("libtorch.so: not found")
+
+    monkeypatch.setattr("benchmark.doctor._torch", broken)
+    sections = examine(tmp_path, None)
+    assert "torch: ImportError: libtorch.so: not found" in problems(sections)
+
+
+def test_doctor_finds_a_foreign_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.machinery
+    import importlib.util
+
+    find_spec = importlib.util.find_spec
+
+    def foreign(name: str, package: str | None = None) -> object:
+        if name != "datasets":
+            return find_spec(name, package)
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = ["/usr/lib/python3/datasets"]
+        return spec
+
+    monkeypatch.setattr(importlib.util, "find_spec", foreign)
+    wrong = [line for line in problems(examine(tmp_path, None)) if line.startswith("datasets:")]
+    assert len(wrong) == 1
+    assert "another package of that name comes first" in wrong[0]
+
+
+def test_report_hides_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    sections = [
+        Section("x", [Finding("a", "/home/anna/data", "see /home/anna"), Finding("b", "c")])
+    ]
+    text = markdown(sections)
+    assert "anna" not in text
+    assert "- a: `~/data` **problem:** see ~" in text
+    assert shortened("/home/annabel/x") == "/home/annabel/x"
+
+
+@pytest.mark.parametrize(
+    ("content", "features"),
+    [
+        ("flags\t\t: fpu avx2 avx512_bf16 amx_bf16\n", ["amx_bf16", "avx512_bf16", "avx2"]),
+        ("Features\t: fp asimd bf16\n", ["asimd", "bf16"]),
+        ("nothing\n", []),
+    ],
+)
+def test_cpu_features(tmp_path: Path, content: str, features: list[str]) -> None:
+    (tmp_path / "cpuinfo").write_text(content, encoding="utf-8")
+    assert cpu_features(tmp_path / "cpuinfo") == features
+
+
+def test_cpu_features_without_the_file(tmp_path: Path) -> None:
+    assert cpu_features(tmp_path / "none") == []
+
+
+def test_doctor_report_is_markdown(cli) -> None:
+    answer = cli("doctor", "--report")
+    assert answer.out.startswith("### oneshot-fl doctor\n")
+    assert "- torch: `" in answer.out
+    assert answer.err == ""

@@ -1,0 +1,469 @@
+"""The federation: who holds what, the shared start, the warm-up by hand, caches and traffic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from benchmark.contract import Broadcast, Upload
+from benchmark.events import Events
+from benchmark.federation import client as client_module
+from benchmark.federation.client import state_digest
+from benchmark.federation.data import Samples
+from benchmark.federation.federation import Federation, FederationOracle, assign_widths
+from benchmark.federation.traffic import account_for
+from benchmark.models.build import build
+from benchmark.seeds import Streams
+from benchmark.specs import BudgetSpec, ScenarioSpec
+from benchmark.testing import Bench
+from benchmark.training.trainer import train
+from benchmark.wire import encode
+
+UNEQUAL = ("1/4,1/8,1/16",)
+SMALL = {"train_samples": 150, "epochs": 2}
+State = dict[str, Tensor]
+
+
+def bench(folder: Path, **overrides: Any) -> Bench:
+    return Bench("ensemble", {**SMALL, **overrides}, folder=folder)
+
+
+def start_of(federation: Federation) -> State:
+    """Return the global state that methods start from."""
+    return dict(federation.server("x", 1, BudgetSpec()).initial_model().state_dict())
+
+
+def equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
+
+
+def scenario(**values: Any) -> ScenarioSpec:
+    return ScenarioSpec.parse({"dataset": "digits", **values}, "test")
+
+
+# --- widths ------------------------------------------------------------------------------
+
+
+def test_widths_are_dealt_out_per_split() -> None:
+    plan = {"widths": ["1", "1/2", "1/4"], "partition": {"clients": 10}}
+    first = assign_widths(scenario(**plan))
+    assert first == assign_widths(scenario(**plan, seed=5)), "training's seed changes nothing"
+    assert Counter(first) == {Fraction(1): 4, Fraction(1, 2): 3, Fraction(1, 4): 3}
+    others = [assign_widths(scenario(**plan, split_seed=seed)) for seed in range(1, 6)]
+    assert any(other != first for other in others)
+    assert all(Counter(other) == Counter(first) for other in others)
+
+
+def test_one_width_for_all() -> None:
+    assert assign_widths(scenario(widths=["1/2"], partition={"clients": 3})) == [Fraction(1, 2)] * 3
+
+
+# --- the common start --------------------------------------------------------------------
+
+
+def test_the_start_is_drawn_from_the_training_seed_alone(tmp_path: Path) -> None:
+    federation = bench(tmp_path, widths="1/4").federation()
+    model = build(
+        "cnn",
+        num_classes=10,
+        channels=1,
+        width="1/4",
+        generator=Streams(0).torch("initial weights"),
+    )
+    assert equal(start_of(federation), model.state_dict())
+    for info in federation.infos:
+        assert equal(federation.client(info.index).initial_model().state_dict(), model.state_dict())
+    other = bench(tmp_path, widths="1/4", seeds=[1]).federation()
+    assert not equal(start_of(other), model.state_dict())
+
+
+def window(state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], shift: int) -> State:
+    """Cut a narrow state out by hand: k hidden channels from ``-shift`` on, around n."""
+    narrow = {}
+    for name, value in state.items():
+        for dim, kept in enumerate(shapes[name].shape):
+            if kept != value.shape[dim]:
+                chosen = (torch.arange(kept) - shift) % value.shape[dim]
+                value = value.index_select(dim, chosen)
+        narrow[name] = value
+    return narrow
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_narrow_clients_start_from_their_window_of_one_state(tmp_path: Path, rounds: int) -> None:
+    federation = bench(tmp_path, widths=UNEQUAL, rounds_warmup=rounds).federation()
+    whole = start_of(federation)
+    assert {info.window for info in federation.infos} == {rounds}
+    assert {info.width for info in federation.infos} == {
+        Fraction(1, 4),
+        Fraction(1, 8),
+        Fraction(1, 16),
+    }
+    for info in federation.infos:
+        mine = federation.client(info.index).initial_model().state_dict()
+        assert equal(mine, window(whole, mine, rounds))
+        again = federation.server("x", 1, BudgetSpec()).initial_model(info.width).state_dict()
+        assert equal(mine, again)
+
+
+# --- warm-up -----------------------------------------------------------------------------
+
+
+def trained(federation: Federation, index: int, state: State, round_index: int) -> State:
+    """Train one client's warm-up round by hand."""
+    client = federation.client(index)
+    model = client.initial_model()
+    model.load_state_dict(state)
+    train(
+        model,
+        client.images,
+        client.labels,
+        recipe=client.recipe,
+        normalization=client.task.normalization,
+        augmentation=federation.augmentation,
+        generator=Streams(0).torch("warm-up", client=index, round=round_index),
+        compute=federation.compute,
+        steps=3,
+        lr=0.02,
+    )
+    return dict(model.state_dict())
+
+
+def rounded(value: Tensor, like: Tensor) -> Tensor:
+    if like.dtype.is_floating_point:
+        return value.to(like.dtype)
+    return (value + 1e-9).trunc().to(like.dtype)
+
+
+def test_warm_up_of_equal_widths_is_fedavg(tmp_path: Path) -> None:
+    warm = {"rounds_warmup": 2, "warmup_steps": 3, "warmup_lr": 0.02}
+    federation = bench(tmp_path, **warm).federation()
+    plain = bench(tmp_path).federation()
+    state = start_of(plain)
+    sizes = federation.data.partition.sizes
+    assert len(set(sizes)) > 1
+    for round_index in range(2):
+        made = [trained(plain, index, state, round_index) for index in range(3)]
+        state = {
+            name: rounded(
+                sum(size * one[name].double() for size, one in zip(sizes, made, strict=True))
+                / sum(sizes),
+                value,
+            )
+            for name, value in state.items()
+        }
+    warmed = start_of(federation)
+    for name, value in state.items():
+        assert torch.allclose(warmed[name], value, rtol=1e-6, atol=1e-7), name
+    assert not equal(warmed, start_of(plain))
+
+
+def fedrolex(state: State, uploads: list[tuple[State, list[int]]], shift: int) -> State:
+    """Average each entry over the clients that hold it, rows of the head by class."""
+    result = {}
+    for name, old in state.items():
+        if not old.dim():
+            counts = [float(part[name]) for part, _ in uploads]
+            result[name] = rounded(torch.tensor(sum(counts) / len(counts)), old)
+            continue
+        total, owners = torch.zeros_like(old).double(), torch.zeros_like(old).double()
+        for part, classes in uploads:
+            sets = [
+                (torch.arange(kept) - shift) % size if kept != size else torch.arange(size)
+                for kept, size in zip(part[name].shape, old.shape, strict=True)
+            ]
+            value = part[name].double()
+            if name.startswith("head."):
+                sets[0] = torch.tensor(classes)
+                value = value[classes]
+            where = tuple(
+                index.view([-1 if dim == axis else 1 for axis in range(old.dim())])
+                for dim, index in enumerate(sets)
+            )
+            total[where] += value
+            owners[where] += 1
+        mean = (total / owners.clamp(min=1)).to(old.dtype)
+        result[name] = torch.where(owners > 0, mean, old)
+    return result
+
+
+def test_warm_up_of_unequal_widths_is_fedrolexs_aggregation(tmp_path: Path) -> None:
+    warm = {"rounds_warmup": 2, "warmup_steps": 3, "warmup_lr": 0.02, "alpha": [0.1]}
+    federation = bench(tmp_path, widths=UNEQUAL, **warm).federation()
+    plain = bench(tmp_path, widths=UNEQUAL, alpha=[0.1]).federation()
+    state = start_of(plain)
+    for round_index in range(2):
+        uploads = []
+        for info in plain.infos:
+            client = plain.client(info.index)
+            shapes = client.initial_model().state_dict()
+            begin = window(state, shapes, round_index)
+            classes = torch.nonzero(client.label_counts).flatten().tolist()
+            uploads.append((trained(plain, info.index, begin, round_index), classes))
+        assert any(len(classes) < 10 for _, classes in uploads)
+        state = fedrolex(state, uploads, round_index)
+    warmed = start_of(federation)
+    for name, value in state.items():
+        assert torch.allclose(warmed[name], value, rtol=1e-6, atol=1e-7), name
+
+
+@pytest.mark.parametrize("widths", ["1/4", UNEQUAL])
+def test_a_longer_warm_up_goes_on_from_a_shorter_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widths: Any
+) -> None:
+    done: list[int] = []
+    original = Federation._warm_up_round
+
+    def counted(self: Federation, state: Any, round_index: int) -> Any:
+        done.append(round_index)
+        return original(self, state, round_index)
+
+    monkeypatch.setattr(Federation, "_warm_up_round", counted)
+    whole = bench(tmp_path / "at once", widths=widths, rounds_warmup=3).federation()
+    assert done == [0, 1, 2]
+    bench(tmp_path / "in parts", widths=widths, rounds_warmup=2).federation()
+    done.clear()
+    parts = bench(tmp_path / "in parts", widths=widths, rounds_warmup=3).federation()
+    assert done == [2]
+    assert equal(start_of(whole), start_of(parts))
+    done.clear()
+    again = bench(tmp_path / "in parts", widths=widths, rounds_warmup=3).federation()
+    assert done == []
+    assert equal(start_of(whole), start_of(again))
+    assert again.warmup_seconds == parts.warmup_seconds > 0
+    assert again.warmup_traffic == whole.warmup_traffic
+
+
+def test_warm_up_and_models_are_shared_by_all_methods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Bench("fedavg", {**SMALL, "rounds_warmup": 1}, folder=tmp_path).run()
+    assert first.cached_client_seconds == 0
+
+    def refuse(*args: Any, **settings: Any) -> None:
+        raise AssertionError("trained again")
+
+    # The state that was just made and the one from the cache are one state.
+    monkeypatch.setattr(client_module, "train", refuse)
+    second = Bench("ensemble", {**SMALL, "rounds_warmup": 1}, folder=tmp_path).run()
+    assert second.cache_ids == first.cache_ids
+
+
+def test_the_digest_of_a_state_knows_no_order() -> None:
+    state = {"b": torch.ones(2), "a": torch.zeros(3)}
+    assert state_digest(state) == state_digest(dict(sorted(state.items())))
+    for other in (
+        {"b": torch.ones(2), "c": torch.zeros(3)},
+        {"b": torch.ones(2), "a": torch.zeros(3, dtype=torch.float64)},
+        {"b": torch.ones(1, 2), "a": torch.zeros(3)},
+        {"b": torch.ones(2), "a": torch.tensor([0.0, 0.0, -0.0])},
+    ):
+        assert state_digest(other) != state_digest(state)
+
+
+@pytest.mark.parametrize("widths", ["1/4", UNEQUAL])
+def test_the_warm_ups_traffic_is_booked(tmp_path: Path, widths: Any) -> None:
+    federation = bench(tmp_path, widths=widths, rounds_warmup=2).federation()
+    traffic = federation.warmup_traffic
+    assert set(traffic.uploads) == {(r, c) for r in (0, 1) for c in range(3)}
+    # The first broadcast is a seed; the one after the last round is the state to start from.
+    assert set(traffic.broadcasts) == {(r, c) for r in (1, 2) for c in range(3)}
+    for info in federation.infos:
+        client = federation.client(info.index)
+        state = client.initial_model().state_dict()
+        size = sum(value.numel() * value.element_size() for value in state.values())
+        held = torch.nonzero(client.label_counts).flatten().tolist()
+        values: dict[str, Any] = {"samples": client.num_samples}
+        if widths == UNEQUAL:
+            values = {"classes": held}
+        up, down = traffic.uploads[1, info.index], traffic.broadcasts[2, info.index]
+        assert up["model"] == down["model"] == size
+        assert sum(up.values()) == len(encode(Upload({"model": state}, values)))
+        assert sum(down.values()) == len(encode(Broadcast({"model": state})))
+    assert bench(tmp_path, widths=widths).federation().warmup_traffic.totals() == (0, 0)
+
+
+# --- clients -----------------------------------------------------------------------------
+
+
+def test_a_local_model_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        summary = train(*args, **settings)
+        steps.append(summary.steps)
+        return summary
+
+    monkeypatch.setattr(client_module, "train", counted)
+    federation = bench(tmp_path).federation()
+    client = federation.client(0)
+    first = client.local_model()
+    assert steps == [client.local_steps()]
+    assert client.cost.cached_seconds == 0
+    second = client.local_model()
+    third = bench(tmp_path).federation().client(0)
+    assert equal(first.state_dict(), second.state_dict())
+    assert equal(first.state_dict(), third.local_model().state_dict())
+    assert len(steps) == 1
+    assert third.cost.cached_seconds > 0
+    assert third.cost.cache_ids == [client.cost.cache_ids[0]]
+    assert not first.training
+    with torch.no_grad():
+        next(first.parameters()).add_(1)
+    assert not equal(first.state_dict(), client.local_model().state_dict()), "each has its own"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 3},
+        {"lr": 0.04},
+        {"seeds": [1], "split_seeds": [0]},
+        {"split_seeds": [1]},
+        {"widths": "1/8"},
+        {"norm": "group"},
+        {"batch_size": 8},
+        {"alpha": [5.0]},
+        {"rounds_warmup": 1},
+        {"holdout": 0.2},
+    ],
+    ids=str,
+)
+def test_another_scenario_has_other_models(tmp_path: Path, change: dict[str, Any]) -> None:
+    def key(overrides: Mapping[str, Any]) -> str:
+        client = bench(tmp_path, **overrides).federation().client(0)
+        client.local_model()
+        return client.cost.cache_ids[0]
+
+    assert key(change) != key({})
+
+
+def test_the_local_model_is_the_same_in_every_round(tmp_path: Path) -> None:
+    first = bench(tmp_path / "a").federation().client(0)
+    late = bench(tmp_path / "b").federation().client(0)
+    late.round = 3
+    assert equal(first.local_model().state_dict(), late.local_model().state_dict())
+
+
+def test_own_training_has_a_stream_for_each_round(tmp_path: Path) -> None:
+    federation = bench(tmp_path).federation()
+
+    def own(round_index: int) -> State:
+        client = federation.client(0)
+        client.round = round_index
+        model = client.initial_model()
+        client.train(model)
+        return dict(model.state_dict())
+
+    assert equal(own(0), federation.client(0).local_model().state_dict())
+    assert equal(own(1), own(1))
+    assert not equal(own(0), own(1))
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_no_steps_are_no_training(tmp_path: Path, steps: int) -> None:
+    client = bench(tmp_path).federation().client(0)
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        client.train(client.initial_model(), steps=steps)
+
+
+def test_a_client_with_a_single_sample_trains(tmp_path: Path) -> None:
+    client = bench(tmp_path).federation().client(0)
+    single = Samples(client.images[:1], client.labels[:1])
+    client.images, client.labels = single.images, single.labels
+    model = client.initial_model()
+    client.train(model)
+    assert client.local_steps() == client.recipe.epochs
+    assert all(torch.isfinite(v).all() for v in model.state_dict().values())
+    assert int(client.label_counts.sum()) == 1
+
+
+def test_warm_started_clients_may_train_a_few_steps_only(tmp_path: Path) -> None:
+    few = {"rounds_warmup": 1, "warmup_steps": 4, "warmup_local": "steps"}
+    assert bench(tmp_path, **few).federation().client(0).local_steps() == 4
+    full = bench(tmp_path, rounds_warmup=1, warmup_steps=4).federation().client(0)
+    assert full.local_steps() == 2 * -(-full.num_samples // 16)
+
+
+def test_after_a_warm_up_a_client_knows_its_own_window_only(tmp_path: Path) -> None:
+    client = bench(tmp_path, widths=UNEQUAL, rounds_warmup=1).federation().client(0)
+    with pytest.raises(ValueError, match="own window only"):
+        client.initial_model(scheme="static")
+
+
+def test_streams_leave_the_method_out_on_clients_and_carry_it_on_the_server(
+    tmp_path: Path,
+) -> None:
+    federation = bench(tmp_path).federation()
+    client = federation.client(1)
+    assert client.generator("x").initial_seed() == Streams(0).integer("x", client=1, round=0)
+    servers = [federation.server(name, 1, BudgetSpec()) for name in ("dense", "mosaic")]
+    seeds = [server.generator("x").initial_seed() for server in servers]
+    assert seeds == [Streams(0, name).integer("x", round=0) for name in ("dense", "mosaic")]
+    fresh = [server.new_model().state_dict() for server in servers]
+    assert not equal(*fresh)
+    assert equal(servers[0].new_model().state_dict(), fresh[0])
+    assert equal(*(dict(server.initial_model().state_dict()) for server in servers))
+
+
+# --- data --------------------------------------------------------------------------------
+
+
+def test_holdout_clients_and_test_share_nothing(tmp_path: Path) -> None:
+    data = bench(tmp_path, train_samples=None, holdout=0.2).data
+    shares = [data.pool[indices] for indices in data.partition.client_indices]
+    together = np.concatenate([*shares, data.held_out])
+    assert len(np.unique(together)) == len(together) == len(data.dataset.train.labels)
+    assert len(data.held_out) == round(0.2 * len(together))
+    assert set(np.concatenate(shares)) == set(data.pool)
+    cpu = torch.device("cpu")
+    assert len(data.test(cpu)) == len(data.dataset.test.labels)
+    assert data.dataset.test.images is not data.dataset.train.images
+    counts = torch.bincount(data.validation(cpu).labels, minlength=10)
+    assert int(counts.min()) >= 20, "stratified"
+
+
+@pytest.mark.parametrize("samples", [100, 333])
+def test_a_part_of_the_training_set_is_stratified(tmp_path: Path, samples: int) -> None:
+    data = bench(tmp_path, train_samples=samples, holdout=0.1).data
+    assert len(data.pool) + len(data.held_out) == samples
+    everything = np.concatenate([data.pool, data.held_out])
+    counts = np.bincount(np.asarray(data.dataset.train.labels)[everything], minlength=10)
+    assert counts.max() - counts.min() <= max(2, samples // 50)
+
+
+def test_each_draw_of_data_has_its_own_stream(tmp_path: Path) -> None:
+    plain = bench(tmp_path, holdout=0.0).data
+    other_alpha = bench(tmp_path, holdout=0.0, alpha=[5.0]).data
+    assert np.array_equal(plain.pool, other_alpha.pool)
+    assert plain.partition.digest != other_alpha.partition.digest
+    again = bench(tmp_path, holdout=0.0, seeds=[9], split_seeds=[0]).data
+    assert again.partition.digest == plain.partition.digest
+    assert plain.client_digest(0) != plain.client_digest(1)
+
+
+def test_what_a_reference_sees_is_all_clients_and_the_holdout(tmp_path: Path) -> None:
+    federation = bench(tmp_path, holdout=0.2).federation()
+    oracle = FederationOracle(federation, Events())
+    sizes = federation.data.partition.sizes
+    assert len(oracle.images) == len(oracle.labels) == sum(sizes)
+    assert len(oracle.validation_images) == len(oracle.validation_labels) == 30
+    clients = [federation.client(index) for index in range(3)]
+    counts = sum(client.label_counts for client in clients)
+    assert torch.equal(counts, torch.bincount(oracle.labels, minlength=10))
+    images = {row.numpy().tobytes() for row in oracle.images}
+    assert {row.numpy().tobytes() for client in clients for row in client.images} == images
+
+
+def test_an_empty_broadcast_costs_nothing() -> None:
+    assert sum(account_for(Broadcast()).values()) == 0

@@ -1,0 +1,65 @@
+"""Profiles set sizes and steps, never what a method is."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark.errors import UserError
+from benchmark.experiment import ExperimentSpec, resolve
+from benchmark.profiles import DEFAULT_PROFILE, PROFILES, profile
+
+
+def test_the_four_of_the_design() -> None:
+    assert list(PROFILES) == ["smoke", "quick", "cpu", "paper"]
+    assert DEFAULT_PROFILE == "quick"
+
+
+@pytest.mark.parametrize("name", list(PROFILES))
+def test_a_profile_makes_an_experiment(name: str) -> None:
+    experiment = resolve({"profile": name}, {}, "test")
+    assert experiment.profile == name
+    assert experiment.scenarios()
+    assert experiment.set == {}, "a profile sets no method's parameters"
+    assert "\n" not in profile(name).summary
+    for field, value in profile(name).settings.items():
+        assert getattr(experiment, field) == getattr(
+            ExperimentSpec.parse({field: value}, name), field
+        )
+
+
+@pytest.mark.parametrize("name", list(PROFILES))
+def test_a_profile_names_no_method_and_no_way_of_computing(name: str) -> None:
+    fixed = {"methods", "variants", "set", "experiment", "device", "precision", "threads", "budget"}
+    assert not fixed & set(profile(name).settings)
+
+
+def test_budgets_grow() -> None:
+    budgets = [resolve({"profile": name}, {}, "test").budget_spec() for name in PROFILES]
+    for small, large in zip(budgets, budgets[1:], strict=False):
+        assert small.generator_steps <= large.generator_steps
+        assert small.generated_images <= large.generated_images
+        assert small.distilled_images <= large.distilled_images
+
+
+def test_the_quick_one_needs_no_download_and_holds_data_out() -> None:
+    quick = resolve({}, {}, "test")
+    assert quick.profile == "quick"
+    assert quick.datasets == ("digits",)
+    assert quick.holdout > 0, "best_client is chosen on held-out data"
+
+
+def test_the_papers_model_is_in_its_profile() -> None:
+    paper = resolve({"profile": "paper"}, {}, "test")
+    assert (paper.models, paper.clients) == (("resnet18",), (10,))
+
+
+def test_an_unknown_profile_names_the_closest() -> None:
+    with pytest.raises(UserError, match="unknown profile 'smok'; did you mean 'smoke'"):
+        profile("smok")
+
+
+def test_profiles_cant_be_changed() -> None:
+    with pytest.raises(TypeError):
+        PROFILES["mine"] = profile("smoke")  # type: ignore[index]
+    with pytest.raises(TypeError):
+        profile("smoke").settings["epochs"] = 3  # type: ignore[index]

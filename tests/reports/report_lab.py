@@ -1,0 +1,191 @@
+"""Fabricated experiments, written through the store as the engine does."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.store import Cell, ExperimentStore, Record, Status
+
+USES = {
+    "averaging": ["sample counts", "weights"],
+    "distilling": ["weights"],
+    "counting": ["label counts", "weights"],
+    "everything": ["all data"],
+}
+
+SPEC: dict[str, Any] = {
+    "scenario": {
+        "dataset": "digits",
+        "image_size": 32,
+        "train_samples": None,
+        "holdout": 0.0,
+        "partition": {
+            "scheme": "dirichlet",
+            "clients": 2,
+            "alpha": 0.1,
+            "classes_per_client": None,
+            "min_samples": 10,
+        },
+        "model": {"family": "cnn", "norm": "batch"},
+        "widths": ["1", "1/2"],
+        "recipe": {"epochs": 2, "lr": 0.01},
+        "warmup": {"rounds": 0, "steps": 10, "lr": 0.01, "local": "recipe"},
+        "split_seed": 0,
+        "seed": 0,
+    },
+    "method": {"name": "averaging", "config": {}},
+    "budget": {"generator_steps": 10, "history_points": 2},
+    "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
+    "code": {"engine": "1", "recipe": "1", "plugin": "aaaa", "parts": {}},
+}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Lab:
+    """Writes experiments: ``add`` plans a run and, unless told otherwise, finishes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = ExperimentStore(folder)
+        self.cells: dict[str, Cell] = {}
+        # The engine writes the manifest before the first record; the grid's order is its.
+        self.store.update_manifest({})
+        self._rng = np.random.default_rng(7)
+
+    def spec(self, method: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
+        """Return a spec; ``changes`` are dotted keys with ``__`` for the dot."""
+        spec = copy.deepcopy(SPEC)
+        spec["method"]["name"] = method
+        spec["scenario"]["seed"] = spec["scenario"]["split_seed"] = seed
+        for key, value in changes.items():
+            *path, last = key.split("__")
+            target = spec if path and path[0] in spec else spec["scenario"]
+            for part in path:
+                target = target.setdefault(part, {})
+            target[last] = value
+        return spec
+
+    def add(
+        self,
+        method: str,
+        seed: int = 0,
+        accuracy: float = 0.5,
+        *,
+        status: Status = Status.DONE,
+        reason: str | None = None,
+        label: str | None = None,
+        planned: bool = True,
+        teacher: float | None = None,
+        history: Sequence[float] = (),
+        versions: dict[str, str] | None = None,
+        up: int = 1000,
+        warnings: Sequence[str] = (),
+        warmup_up: int = 0,
+        **changes: Any,
+    ) -> Record | None:
+        """Add one run to the grid."""
+        spec = self.spec(method, seed, **changes)
+        run_id = _digest(spec)
+        cell_id = _digest({key: value for key, value in spec.items() if key != "code"})
+        if planned:
+            self.cells[cell_id] = Cell.of(run_id, label or method, spec, len(self.cells))
+        if status is Status.NOT_RUN:
+            return None
+        done = status is Status.DONE
+        record = Record(
+            run_id=run_id,
+            cell_id=cell_id,
+            status=status,
+            reason=reason,
+            label=label or method,
+            spec=spec,
+            method={
+                "kind": "reference" if method == "everything" else "method",
+                "uses": USES.get(method, ["weights"]),
+                "summary": "made up",
+            },
+            metrics=self._metrics(accuracy, teacher) if done else {},
+            communication=_communication(up, warmup_up) if done else {},
+            timing=_timing() if done else {},
+            environment={
+                "versions": versions or {"python": "3.11", "torch": "2.14"},
+                "git": {"commit": "abc", "dirty": False},
+                "hardware": {"cpu": "made up"},
+                "peak_memory_bytes": 250_000_000,
+            },
+            warnings=list(warnings),
+        )
+        attempt = self.store.begin(run_id)
+        if history:
+            rows = [
+                {"round": 0, "step": 10 * (n + 1), "accuracy": value}
+                for n, value in enumerate(history)
+            ]
+            attempt.write_history(rows)
+        if status.is_final:
+            attempt.publish(record)
+        else:
+            attempt.fail(record)
+        return record
+
+    def plan(self, **not_installed: str) -> Path:
+        """Write the manifest; return the experiment's folder."""
+        self.store.update_manifest(self.cells, not_installed)
+        return self.folder
+
+    def _metrics(self, accuracy: float, teacher: float | None) -> dict[str, Any]:
+        confusion = self._rng.integers(0, 4, (3, 3)) + 9 * np.eye(3, dtype=int)
+        numbers = {
+            "accuracy": accuracy,
+            "loss": 1 - accuracy,
+            "per_class_accuracy": [accuracy, min(1.0, accuracy + 0.1), None],
+            "confusion": confusion.tolist(),
+            "test_samples": 36,
+        }
+        return {
+            "selection": "last",
+            **numbers,
+            "teacher": None if teacher is None else {**numbers, "accuracy": teacher},
+            "details": {},
+            "split": {"digest": "d" * 64, "id": "d" * 16, "topped_up": [0, 0]},
+            "dataset_fingerprint": "f00d",
+        }
+
+
+def _communication(up: int, warmup_up: int) -> dict[str, Any]:
+    return {
+        "rounds": 1,
+        "up": up,
+        "down": 0,
+        "per_client": [
+            {"client": 0, "up": up - up // 4, "down": 0},
+            {"client": 1, "up": up // 4, "down": 0},
+        ],
+        "per_round": [{"round": 0, "up": {"model": up - 64, "header": 64}, "down": {}}],
+        "warmup": {"rounds": 2 if warmup_up else 0, "up": warmup_up, "down": warmup_up},
+        "total_up": up + warmup_up,
+        "total_down": warmup_up,
+    }
+
+
+def _timing() -> dict[str, Any]:
+    return {
+        "client_seconds": {"sum": 4.0, "max": 2.5, "per_client": {"0": 2.5, "1": 1.5}},
+        "cached_client_seconds": 4.0,
+        "warmup_seconds": 0.0,
+        "server_seconds": 1.25,
+        "total_seconds": 6.0,
+        "engine_seconds": 0.1,
+        "data_seconds": 0.2,
+        "evaluation_seconds": 0.3,
+    }

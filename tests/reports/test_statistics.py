@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_lab import Lab
+from scipy import stats
+
+from reports.comparisons import ALL, comparison_frame, friedman_nemenyi, rank_methods
+from reports.grid import build_grid
+from reports.load import load
+from reports.statistics import (
+    hierarchical_bootstrap,
+    holm,
+    judge,
+    least_signed_rank_p,
+    paired_t,
+    shared_differences,
+    signed_rank,
+    summarize,
+)
+
+VALUES = st.lists(
+    st.floats(-1, 1, allow_nan=False).map(lambda value: round(value, 3)), min_size=2, max_size=9
+)
+
+
+def test_summary_matches_scipy() -> None:
+    values = [0.61, 0.64, 0.7]
+    found = summarize(values)
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert found.sd == pytest.approx(np.std(values, ddof=1))
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_one_value_has_no_interval_and_none_is_refused() -> None:
+    found = summarize([0.5])
+    assert (found.sd, found.low, found.high) == (None, None, None)
+    with pytest.raises(ValueError, match="no values"):
+        summarize([])
+
+
+@settings(max_examples=30, deadline=None)
+@given(VALUES)
+def test_paired_t_matches_scipy(differences: list[float]) -> None:
+    if np.std(differences) < 1e-9:
+        return
+    expected = stats.ttest_1samp(differences, 0).pvalue
+    assert paired_t(differences) == pytest.approx(expected, abs=1e-9)
+
+
+def test_paired_t_of_constant_differences() -> None:
+    assert paired_t([0.0, 0.0, 0.0]) == 1.0
+    assert paired_t([0.25, 0.25, 0.25]) == 0.0
+    with pytest.raises(ValueError, match="two pairs"):
+        paired_t([0.1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=9, unique=True), st.integers(0, 511))
+def test_signed_rank_matches_scipy(sizes: list[int], signs: int) -> None:
+    differences = [size if signs >> place & 1 else -size for place, size in enumerate(sizes)]
+    expected = stats.wilcoxon(differences, method="exact").pvalue
+    assert signed_rank(differences) == pytest.approx(expected)
+
+
+def test_signed_rank_reaches_its_least_value_and_drops_zeros() -> None:
+    for pairs in range(1, 8):
+        assert signed_rank(list(range(1, pairs + 1))) == least_signed_rank_p(pairs)
+    assert least_signed_rank_p(3) == 0.25
+    assert signed_rank([0, 0]) == 1.0
+    assert signed_rank([0, 1, 2, 3]) == 0.25
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_never_lowers_and_keeps_order(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    assert all(after >= before for before, after in zip(p_values, corrected, strict=True))
+    order = np.argsort(p_values, kind="stable")
+    assert all(np.diff(np.array(corrected)[order]) >= 0)
+
+
+def test_differences_are_taken_on_shared_splits_alone() -> None:
+    assert shared_differences({"a": 3.0, "b": 2.0}, {"b": 0.5, "c": 9.0}) == {"b": 1.5}
+
+
+def test_bootstrap_is_wider_where_datasets_disagree() -> None:
+    rng = np.random.default_rng(0)
+    low, high = hierarchical_bootstrap([[0.1, 0.1, 0.1]] * 4, rng)
+    assert (low, high) == pytest.approx((0.1, 0.1))
+    low, high = hierarchical_bootstrap([[-0.2, -0.2], [0.0, 0.0], [0.2, 0.2]], rng)
+    assert low == pytest.approx(-0.2, abs=0.02)
+    assert high == pytest.approx(0.2, abs=0.02)
+    with pytest.raises(ValueError, match="blocks that hold values"):
+        hierarchical_bootstrap([[0.1], []], rng)
+
+
+def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    hits = 0
+    for _ in range(150):
+        blocks = [rng.normal(mean, 0.3, 5).tolist() for mean in rng.normal(0, 1, 12)]
+        low, high = hierarchical_bootstrap(blocks, rng, 400)
+        hits += low <= 0 <= high
+    assert 0.85 <= hits / 150 <= 1.0
+
+
+def test_judge_ties_and_tells_apart() -> None:
+    verdict = judge(
+        {
+            "good": {0: 0.90, 1: 0.93, 2: 0.88},
+            "as good": {0: 0.91, 1: 0.91, 2: 0.88},
+            "bad": {0: 0.50, 1: 0.53, 2: 0.49},
+        }
+    )
+    assert verdict.best == "good"
+    assert verdict.tied == {"good", "as good"}
+    assert verdict.second == "bad"
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+def test_judge_says_nothing_with_too_few_splits(splits: int) -> None:
+    verdict = judge(
+        {"a": dict.fromkeys(range(splits), 0.9), "b": dict.fromkeys(range(splits), 0.1)}
+    )
+    assert verdict.best == "a"
+    assert verdict.tied == frozenset()
+
+
+def test_judge_of_nothing() -> None:
+    assert judge({}).best is None
+    assert judge({"alone": {0: 0.5, 1: 0.6, 2: 0.7}}).tied == {"alone"}
+
+
+def test_friedman_and_nemenyi_on_demsars_numbers() -> None:
+    # Demšar (2006), four classifiers: q(0.05) is 2.569, and CD 1.25 with 14 data sets.
+    rng = np.random.default_rng(1)
+    scores = pd.DataFrame(rng.random((14, 4)), columns=list("abcd"))
+    found = friedman_nemenyi(scores)
+    assert found.critical_difference == pytest.approx(2.569 * math.sqrt(4 * 5 / (6 * 14)), abs=2e-3)
+    expected = stats.friedmanchisquare(*(scores[name] for name in scores)).pvalue
+    assert found.p == pytest.approx(expected)
+    assert found.mean.sum() == pytest.approx(10)
+    gap = found.mean["a"] - found.mean["b"]
+    told = found.p_nemenyi.loc["a", "b"] < 0.05
+    assert told == (abs(gap) > found.critical_difference)
+
+
+def test_ranks_need_three_datasets_and_three_methods() -> None:
+    with pytest.raises(ValueError, match="three methods"):
+        friedman_nemenyi(pd.DataFrame([[1.0, 2.0], [2.0, 1.0]]))
+
+
+def test_comparisons_pair_over_shared_splits(lab: Lab) -> None:
+    for dataset in ("digits", "mnist", "svhn"):
+        for seed in range(3):
+            lab.add("averaging", seed, 0.5 + seed / 10, dataset=dataset)
+            lab.add("distilling", seed, 0.6 + seed / 9, dataset=dataset)
+            lab.add("counting", seed, 0.2 + seed / 50, dataset=dataset)
+            lab.add("everything", seed, 0.99, dataset=dataset)
+    grid = build_grid(load(lab.plan()))
+    frame = comparison_frame(grid).set_index(["scenario", "first", "second"])
+    labels = {name for pair in frame.index for name in pair[1:]}
+    assert labels == {"averaging", "distilling", "counting"}
+    row = frame.xs("digits").iloc[0]
+    assert row["pairs"] == 3
+    assert row["least_p_wilcoxon"] == 0.25
+    assert row["p_t_holm"] >= row["p_t"]
+    overall = frame.xs(ALL)
+    assert (overall["blocks"] == 3).all()
+    assert (overall["ci95_low"] <= overall["difference"]).all()
+    ranks = rank_methods(grid)
+    assert not isinstance(ranks, str)
+    assert list(ranks.mean.index) == ["distilling", "averaging", "counting"]
+
+
+def test_one_dataset_gives_no_ranks_and_says_why(lab: Lab) -> None:
+    lab.add("averaging", 0, 0.5)
+    ranks = rank_methods(build_grid(load(lab.plan())))
+    assert ranks == "No ranks: 1 methods complete on 1 datasets; Friedman's test needs 3 of both."
