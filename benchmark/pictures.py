@@ -74,10 +74,11 @@ def beside(left: Tensor, right: Tensor) -> Tensor:
     return torch.cat([padded[0], gap, padded[1]], dim=2)
 
 
-def real_images(name: str, data: ScenarioData) -> Tensor | None:
-    """Return real images uint8 [n, C, H, W] of the client that a grid's name starts with.
+def real_images(name: str, data: ScenarioData, count: int = LIMIT) -> Tensor | None:
+    """Return ``count`` real images uint8 [n, C, H, W] of the client a grid's name starts with.
 
-    They are spread evenly over the client's data, so that no chance is spent on them.
+    Fewer where the client holds fewer. They are spread evenly over the client's data, so that
+    no chance is spent on them.
     """
     found = _CLIENT.match(name)
     if found is None or int(found[1]) >= len(data.partition.sizes):
@@ -85,7 +86,7 @@ def real_images(name: str, data: ScenarioData) -> Tensor | None:
     images = data.client(int(found[1]), torch.device("cpu")).images
     if not len(images):
         return None
-    count = min(LIMIT, len(images))
+    count = min(count, LIMIT, len(images))
     return images[torch.arange(count) * len(images) // count]
 
 
@@ -102,7 +103,7 @@ def picture(name: str, images: Tensor, data: ScenarioData) -> bytes:
         Where real images come from.
     """
     sheet = tile(images)
-    real = real_images(name, data)
+    real = real_images(name, data, len(images))
     if real is not None:
         sheet = beside(sheet, tile(real))
     pixels = sheet[0] if sheet.shape[0] == 1 else sheet.permute(1, 2, 0)

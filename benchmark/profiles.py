@@ -28,6 +28,20 @@ class Profile:
     settings: MappingProxyType[str, Any]
 
 
+def _generators(width: int) -> dict[str, dict[str, Any]]:
+    """Return settings that narrow every method's generator alike, as a budget on a CPU."""
+    server = {"generator_width": width, "synthesis_batch": 128}
+    return {
+        "dense": server,
+        "dense_cb": server,
+        "co_boosting": server,
+        "mosaic": {"generator_width": width, "generator_discriminator_width": width},
+    }
+
+
+_NARROW_GENERATORS = {width: _generators(width) for width in (16, 32)}
+
+
 def _profile(name: str, summary: str, **settings: Any) -> Profile:
     return Profile(name, summary, MappingProxyType(settings))
 
@@ -55,16 +69,18 @@ _ALL = (
         "a first look: scikit-learn's digits, nothing to download, under 5 minutes",
         datasets=("digits",),
         clients=(5,),
-        alpha=(0.1,),
+        alpha=(0.5,),
         widths=("1/2",),
         holdout=0.1,
-        epochs=10,
-        lr=0.05,
+        epochs=20,
+        batch_size=16,
+        lr=0.02,
         schedule="cosine",
-        generator_steps=300,
-        generated_images=2_560,
-        distilled_images=30_000,
-        history_points=10,
+        generator_steps=200,
+        generated_images=1_280,
+        distilled_images=12_800,
+        history_points=5,
+        set=_NARROW_GENERATORS[16],
     ),
     _profile(
         "cpu",
@@ -77,10 +93,11 @@ _ALL = (
         epochs=8,
         lr=0.05,
         schedule="cosine",
-        generator_steps=2_000,
+        generator_steps=1_000,
         generated_images=12_800,
-        distilled_images=300_000,
+        distilled_images=150_000,
         history_points=10,
+        set=_NARROW_GENERATORS[32],
     ),
     _profile(
         "paper",

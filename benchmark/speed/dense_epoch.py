@@ -240,7 +240,7 @@ def _plain_synthesis(
     generator, noise = copy.deepcopy(start.generator), start.noise.clone().requires_grad_(True)
     settings = SYNTHESIS
     optimizer = torch.optim.Adam(
-        [{"params": generator.parameters()}, {"params": [noise]}],
+        [*generator.parameters(), noise],
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
     )

@@ -22,10 +22,14 @@ from benchmark.errors import UserError, unknown
 from benchmark.specs import BudgetSpec, StudentSpec
 from benchmark.specs.base import explain
 from methods.blocks.ensemble import ClientEnsemble
+from methods.blocks.image_sources import GeneratorImages
 from methods.blocks.parts import Counters, distil
 from methods.blocks.runtime import Precision
 from methods.blocks.schedule import Budget, EpochPlan, derive_schedule
 from methods.blocks.student_start import starting_model
+
+SAMPLES = 64
+"""Generated images in a sample grid."""
 
 Made = TypeVar("Made")
 Setting = Literal["scenario", "native"]
@@ -282,9 +286,11 @@ def compose(
         rule.batch_norm,
     )
 
+    judged = teacher if isinstance(teacher, nn.Module) else None
+
     def report(step: int, total: int, scalars: Mapping[str, float], model: nn.Module) -> None:
         losses: dict[str, Any] = dict(scalars)
-        server.report(step, total, model, **losses)
+        server.report(step, total, model, teacher=judged, **losses)
 
     counters = distil(schedule, images, teacher, student, report=report)
     # Accuracy of record is fp32, for the teacher too.
@@ -292,7 +298,9 @@ def compose(
     details = _details(composition, rule, schedule, counters)
     if isinstance(weights := getattr(teacher, "weights", None), Tensor):
         details["teacher_weights"] = weights.tolist()
-    return GlobalModel(student.model, teacher if isinstance(teacher, nn.Module) else None, details)
+    samples = images.samples(SAMPLES) if isinstance(images, GeneratorImages) else None
+    grids = {} if samples is None else {"generated": samples}
+    return GlobalModel(student.model, judged, details, grids)
 
 
 def _growing(budget: Budget, settings: Any) -> tuple[EpochPlan, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from benchmark.images import Normalization
 from methods.blocks.ensemble import ClientEnsemble
@@ -92,6 +93,12 @@ class GeneratorImages:
         epoch.counters.generated_images += plan.generated_images
         epoch.scalars["images/loss"] = float(result.best_loss)
         return self.pool
+
+    def samples(self, count: int) -> Tensor:
+        """Return up to ``count`` stored images, uint8 [n, C, H, W], evenly from first to last."""
+        count = min(count, self.pool.size)
+        index = torch.arange(count) * self.pool.size // max(count, 1)
+        return self.pool.images.cpu()[index]
 
 
 class FreshImages:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from copy import deepcopy
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,6 +40,17 @@ class EnsembleTeacher(nn.Module):
 
     def improve(self, epoch: Epoch, pool: Pool) -> None:
         """Do nothing: this teacher does not learn."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # The clients never change, so snapshots of a teacher share them; and its random
+        # stream stays with the original.
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        for value in (self.ensemble, *vars(self).values()):
+            if isinstance(value, ClientEnsemble | torch.Generator):
+                memo[id(value)] = value
+        clone.__dict__.update({name: deepcopy(value, memo) for name, value in vars(self).items()})
+        return clone
 
 
 class MeanTeacher(EnsembleTeacher):

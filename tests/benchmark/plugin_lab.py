@@ -39,6 +39,10 @@ class Probe(Method[ProbeConfig]):
     uploads = "the model's state dict"
     Config = ProbeConfig
 
+    def unsupported(self, scenario):
+        """Refuse unequal widths."""
+        return None if scenario.homogeneous else "the probe averages models of one shape"
+
     def client_update(self, client, broadcast):
         """Upload the local model."""
         mode = MODE.read_text() if MODE.exists() else ""

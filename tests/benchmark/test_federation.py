@@ -1,4 +1,4 @@
-"""The federation: who holds what, the shared start, the warm-up by hand, caches and traffic."""
+"""The federation: who holds what, the shared start, local models, and the data dealt out."""
 
 from __future__ import annotations
 
@@ -11,40 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from federation_lab import UNEQUAL, State, bench, equal, start_of, window
 
-from benchmark.contract import Broadcast, Upload
+from benchmark.contract import Broadcast
 from benchmark.events import Events
 from benchmark.federation import client as client_module
-from benchmark.federation.client import state_digest
 from benchmark.federation.data import Samples
-from benchmark.federation.federation import Federation, FederationOracle, assign_widths
+from benchmark.federation.federation import FederationOracle, assign_widths
 from benchmark.federation.traffic import account_for
 from benchmark.models.build import build
 from benchmark.seeds import Streams
 from benchmark.specs import BudgetSpec, ScenarioSpec
-from benchmark.testing import Bench
 from benchmark.training.trainer import train
-from benchmark.wire import encode
-
-UNEQUAL = ("1/4,1/8,1/16",)
-SMALL = {"train_samples": 150, "epochs": 2}
-State = dict[str, Tensor]
-
-
-def bench(folder: Path, **overrides: Any) -> Bench:
-    return Bench("ensemble", {**SMALL, **overrides}, folder=folder)
-
-
-def start_of(federation: Federation) -> State:
-    """Return the global state that methods start from."""
-    return dict(federation.server("x", 1, BudgetSpec()).initial_model().state_dict())
-
-
-def equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name], second[name]) for name in first
-    )
 
 
 def scenario(**values: Any) -> ScenarioSpec:
@@ -87,18 +65,6 @@ def test_the_start_is_drawn_from_the_training_seed_alone(tmp_path: Path) -> None
     assert not equal(start_of(other), model.state_dict())
 
 
-def window(state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], shift: int) -> State:
-    """Cut a narrow state out by hand: k hidden channels from ``-shift`` on, around n."""
-    narrow = {}
-    for name, value in state.items():
-        for dim, kept in enumerate(shapes[name].shape):
-            if kept != value.shape[dim]:
-                chosen = (torch.arange(kept) - shift) % value.shape[dim]
-                value = value.index_select(dim, chosen)
-        narrow[name] = value
-    return narrow
-
-
 @pytest.mark.parametrize("rounds", [0, 2])
 def test_narrow_clients_start_from_their_window_of_one_state(tmp_path: Path, rounds: int) -> None:
     federation = bench(tmp_path, widths=UNEQUAL, rounds_warmup=rounds).federation()
@@ -114,183 +80,6 @@ def test_narrow_clients_start_from_their_window_of_one_state(tmp_path: Path, rou
         assert equal(mine, window(whole, mine, rounds))
         again = federation.server("x", 1, BudgetSpec()).initial_model(info.width).state_dict()
         assert equal(mine, again)
-
-
-# --- warm-up -----------------------------------------------------------------------------
-
-
-def trained(federation: Federation, index: int, state: State, round_index: int) -> State:
-    """Train one client's warm-up round by hand."""
-    client = federation.client(index)
-    model = client.initial_model()
-    model.load_state_dict(state)
-    train(
-        model,
-        client.images,
-        client.labels,
-        recipe=client.recipe,
-        normalization=client.task.normalization,
-        augmentation=federation.augmentation,
-        generator=Streams(0).torch("warm-up", client=index, round=round_index),
-        compute=federation.compute,
-        steps=3,
-        lr=0.02,
-    )
-    return dict(model.state_dict())
-
-
-def rounded(value: Tensor, like: Tensor) -> Tensor:
-    if like.dtype.is_floating_point:
-        return value.to(like.dtype)
-    return (value + 1e-9).trunc().to(like.dtype)
-
-
-def test_warm_up_of_equal_widths_is_fedavg(tmp_path: Path) -> None:
-    warm = {"rounds_warmup": 2, "warmup_steps": 3, "warmup_lr": 0.02}
-    federation = bench(tmp_path, **warm).federation()
-    plain = bench(tmp_path).federation()
-    state = start_of(plain)
-    sizes = federation.data.partition.sizes
-    assert len(set(sizes)) > 1
-    for round_index in range(2):
-        made = [trained(plain, index, state, round_index) for index in range(3)]
-        state = {
-            name: rounded(
-                sum(size * one[name].double() for size, one in zip(sizes, made, strict=True))
-                / sum(sizes),
-                value,
-            )
-            for name, value in state.items()
-        }
-    warmed = start_of(federation)
-    for name, value in state.items():
-        assert torch.allclose(warmed[name], value, rtol=1e-6, atol=1e-7), name
-    assert not equal(warmed, start_of(plain))
-
-
-def fedrolex(state: State, uploads: list[tuple[State, list[int]]], shift: int) -> State:
-    """Average each entry over the clients that hold it, rows of the head by class."""
-    result = {}
-    for name, old in state.items():
-        if not old.dim():
-            counts = [float(part[name]) for part, _ in uploads]
-            result[name] = rounded(torch.tensor(sum(counts) / len(counts)), old)
-            continue
-        total, owners = torch.zeros_like(old).double(), torch.zeros_like(old).double()
-        for part, classes in uploads:
-            sets = [
-                (torch.arange(kept) - shift) % size if kept != size else torch.arange(size)
-                for kept, size in zip(part[name].shape, old.shape, strict=True)
-            ]
-            value = part[name].double()
-            if name.startswith("head."):
-                sets[0] = torch.tensor(classes)
-                value = value[classes]
-            where = tuple(
-                index.view([-1 if dim == axis else 1 for axis in range(old.dim())])
-                for dim, index in enumerate(sets)
-            )
-            total[where] += value
-            owners[where] += 1
-        mean = (total / owners.clamp(min=1)).to(old.dtype)
-        result[name] = torch.where(owners > 0, mean, old)
-    return result
-
-
-def test_warm_up_of_unequal_widths_is_fedrolexs_aggregation(tmp_path: Path) -> None:
-    warm = {"rounds_warmup": 2, "warmup_steps": 3, "warmup_lr": 0.02, "alpha": [0.1]}
-    federation = bench(tmp_path, widths=UNEQUAL, **warm).federation()
-    plain = bench(tmp_path, widths=UNEQUAL, alpha=[0.1]).federation()
-    state = start_of(plain)
-    for round_index in range(2):
-        uploads = []
-        for info in plain.infos:
-            client = plain.client(info.index)
-            shapes = client.initial_model().state_dict()
-            begin = window(state, shapes, round_index)
-            classes = torch.nonzero(client.label_counts).flatten().tolist()
-            uploads.append((trained(plain, info.index, begin, round_index), classes))
-        assert any(len(classes) < 10 for _, classes in uploads)
-        state = fedrolex(state, uploads, round_index)
-    warmed = start_of(federation)
-    for name, value in state.items():
-        assert torch.allclose(warmed[name], value, rtol=1e-6, atol=1e-7), name
-
-
-@pytest.mark.parametrize("widths", ["1/4", UNEQUAL])
-def test_a_longer_warm_up_goes_on_from_a_shorter_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widths: Any
-) -> None:
-    done: list[int] = []
-    original = Federation._warm_up_round
-
-    def counted(self: Federation, state: Any, round_index: int) -> Any:
-        done.append(round_index)
-        return original(self, state, round_index)
-
-    monkeypatch.setattr(Federation, "_warm_up_round", counted)
-    whole = bench(tmp_path / "at once", widths=widths, rounds_warmup=3).federation()
-    assert done == [0, 1, 2]
-    bench(tmp_path / "in parts", widths=widths, rounds_warmup=2).federation()
-    done.clear()
-    parts = bench(tmp_path / "in parts", widths=widths, rounds_warmup=3).federation()
-    assert done == [2]
-    assert equal(start_of(whole), start_of(parts))
-    done.clear()
-    again = bench(tmp_path / "in parts", widths=widths, rounds_warmup=3).federation()
-    assert done == []
-    assert equal(start_of(whole), start_of(again))
-    assert again.warmup_seconds == parts.warmup_seconds > 0
-    assert again.warmup_traffic == whole.warmup_traffic
-
-
-def test_warm_up_and_models_are_shared_by_all_methods(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = Bench("fedavg", {**SMALL, "rounds_warmup": 1}, folder=tmp_path).run()
-    assert first.cached_client_seconds == 0
-
-    def refuse(*args: Any, **settings: Any) -> None:
-        raise AssertionError("trained again")
-
-    # The state that was just made and the one from the cache are one state.
-    monkeypatch.setattr(client_module, "train", refuse)
-    second = Bench("ensemble", {**SMALL, "rounds_warmup": 1}, folder=tmp_path).run()
-    assert second.cache_ids == first.cache_ids
-
-
-def test_the_digest_of_a_state_knows_no_order() -> None:
-    state = {"b": torch.ones(2), "a": torch.zeros(3)}
-    assert state_digest(state) == state_digest(dict(sorted(state.items())))
-    for other in (
-        {"b": torch.ones(2), "c": torch.zeros(3)},
-        {"b": torch.ones(2), "a": torch.zeros(3, dtype=torch.float64)},
-        {"b": torch.ones(1, 2), "a": torch.zeros(3)},
-        {"b": torch.ones(2), "a": torch.tensor([0.0, 0.0, -0.0])},
-    ):
-        assert state_digest(other) != state_digest(state)
-
-
-@pytest.mark.parametrize("widths", ["1/4", UNEQUAL])
-def test_the_warm_ups_traffic_is_booked(tmp_path: Path, widths: Any) -> None:
-    federation = bench(tmp_path, widths=widths, rounds_warmup=2).federation()
-    traffic = federation.warmup_traffic
-    assert set(traffic.uploads) == {(r, c) for r in (0, 1) for c in range(3)}
-    # The first broadcast is a seed; the one after the last round is the state to start from.
-    assert set(traffic.broadcasts) == {(r, c) for r in (1, 2) for c in range(3)}
-    for info in federation.infos:
-        client = federation.client(info.index)
-        state = client.initial_model().state_dict()
-        size = sum(value.numel() * value.element_size() for value in state.values())
-        held = torch.nonzero(client.label_counts).flatten().tolist()
-        values: dict[str, Any] = {"samples": client.num_samples}
-        if widths == UNEQUAL:
-            values = {"classes": held}
-        up, down = traffic.uploads[1, info.index], traffic.broadcasts[2, info.index]
-        assert up["model"] == down["model"] == size
-        assert sum(up.values()) == len(encode(Upload({"model": state}, values)))
-        assert sum(down.values()) == len(encode(Broadcast({"model": state})))
-    assert bench(tmp_path, widths=widths).federation().warmup_traffic.totals() == (0, 0)
 
 
 # --- clients -----------------------------------------------------------------------------

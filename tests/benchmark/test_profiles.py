@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from benchmark.errors import UserError
@@ -35,7 +37,7 @@ def test_a_profile_names_no_method_and_no_way_of_computing(name: str) -> None:
 
 def test_budgets_grow() -> None:
     budgets = [resolve({"profile": name}, {}, "test").budget_spec() for name in PROFILES]
-    for small, large in zip(budgets, budgets[1:], strict=False):
+    for small, large in itertools.pairwise(budgets):
         assert small.generator_steps <= large.generator_steps
         assert small.generated_images <= large.generated_images
         assert small.distilled_images <= large.distilled_images

@@ -112,7 +112,7 @@ def test_an_edited_plugin_has_another_digest(lab: Path) -> None:
     old = discover().info("probe")
     text = path.read_text()
     path.write_text(text.replace("scale: float = parameter(1.0", "scale: float = parameter(2.0"))
-    with pytest.raises(PluginError, match="'probe': .* changed while it was being used"):
+    with pytest.raises(PluginError, match=r"'probe': .* changed while it was being used"):
         load(old)
     forget("probe_plugin")
     new = discover().info("probe")
@@ -220,7 +220,7 @@ BROKEN = {
     "called all": (HEAD + GOOD.replace("'bad'", "'all'"), "'all' can't be a method's name"),
     "no summary": (HEAD + GOOD.replace("    summary = 's'\n", ""), "'bad' .* has no summary"),
     "no server": (
-        HEAD + GOOD.split("    def server_update")[0],
+        HEAD + GOOD.partition("    def server_update")[0],
         "'bad' .* does not define server_update",
     ),
     "odd config": (

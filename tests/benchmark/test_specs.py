@@ -114,7 +114,9 @@ def test_field_order_does_not_count() -> None:
 
 def test_given_or_default_does_not_count() -> None:
     assert ScenarioSpec(dataset="digits") == ScenarioSpec(dataset="digits", holdout=0.0, seed=0)
-    assert ScenarioSpec(dataset="digits").digest() == ScenarioSpec(dataset="digits", seed=0).digest()
+    assert (
+        ScenarioSpec(dataset="digits").digest() == ScenarioSpec(dataset="digits", seed=0).digest()
+    )
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
@@ -237,7 +239,11 @@ def test_warm_up_settings_count_with_rounds_only() -> None:
 @pytest.mark.parametrize(
     ("cls", "values", "says"),
     [
-        (ScenarioSpec, {"dataset": "d", "holdot": 0.1}, "unknown key 'holdot'; did you mean 'holdout'"),
+        (
+            ScenarioSpec,
+            {"dataset": "d", "holdot": 0.1},
+            "unknown key 'holdot'; did you mean 'holdout'",
+        ),
         (ScenarioSpec, {"dataset": "d", "partition": {"alpa": 1}}, "did you mean 'alpha'?"),
         (BudgetSpec, {"generator_step": 5}, "did you mean 'generator_steps'?"),
         (ScenarioSpec, {}, "dataset: Field required"),

@@ -1,0 +1,86 @@
+"""Sample grids beside a run's record."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmark.pictures import beside, grid_name, picture, real_images, tile
+
+
+@dataclass
+class _Samples:
+    images: Tensor
+
+
+@dataclass
+class _Partition:
+    sizes: tuple[int, ...]
+
+
+class _Data:
+    """Two clients, of three images and of none."""
+
+    partition = _Partition((3, 0))
+
+    def client(self, index: int, device: torch.device) -> _Samples:
+        return _Samples(torch.full((self.partition.sizes[index], 1, 4, 4), 9, dtype=torch.uint8))
+
+
+DATA = cast("Any", _Data())
+
+
+def grey(count: int, value: int = 7) -> Tensor:
+    return torch.full((count, 1, 4, 4), value, dtype=torch.uint8)
+
+
+def test_rows_of_eight_on_white() -> None:
+    sheet = tile(grey(10))
+    assert sheet.shape == (1, 2 * 6 - 2, 8 * 6 - 2)
+    assert int((sheet == 7).sum()) == 10 * 16
+    assert int((sheet == 255).sum()) == sheet.numel() - 160
+    assert tile(grey(100)).shape == tile(grey(64)).shape
+    assert tile(grey(3)).shape == (1, 4, 3 * 6 - 2)
+
+
+@pytest.mark.parametrize(
+    "images", [grey(0), grey(2).float(), torch.zeros(2, 2, 4, 4, dtype=torch.uint8)]
+)
+def test_what_is_no_grid_is_refused(images: Tensor) -> None:
+    with pytest.raises(ValueError, match="grid"):
+        tile(images)
+
+
+def test_real_images_stand_beside_a_clients_own() -> None:
+    real = real_images("client 0 generated", DATA)
+    assert real is not None
+    assert torch.equal(real, grey(3, 9))
+    for name in ("synthesised", "client 1 generated", "client 2 generated", "a client 0"):
+        assert real_images(name, DATA) is None
+    fewer = real_images("client 0 generated", DATA, 2)
+    assert fewer is not None
+    assert len(fewer) == 2
+    pixels = np.asarray(Image.open(io.BytesIO(picture("client 0 generated", grey(3), DATA))))
+    assert pixels.shape == (4, 16 + 16 + 16)
+    assert (pixels[:, :16] == 7).sum() == 48
+    assert (pixels[:, 32:] == 9).sum() == 48
+
+
+def test_sheets_of_unequal_height_and_colour() -> None:
+    both = beside(tile(grey(9)), tile(grey(1)))
+    assert both.shape[1] == 10
+    colour = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    pixels = np.asarray(Image.open(io.BytesIO(picture("pool", colour, DATA))))
+    assert np.array_equal(pixels[:4, :4], colour[0].permute(1, 2, 0).numpy())
+
+
+def test_names_are_file_names() -> None:
+    assert grid_name("client 0 generated") == "grid-client-0-generated.png"
+    assert grid_name("../x/Y") == "grid-x-y.png"

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.errors import UserError
+from benchmark.registry import Registry, discover
+from benchmark.testing import Bench
+from methods.blocks.composition import (
+    IMAGES,
+    PRESETS,
+    STUDENTS,
+    TEACHERS,
+    Part,
+    register,
+    resolve_settings,
+)
+from methods.compose import ComposeConfig
+
+SMALL = {"generator_width": 2, "synthesis_batch": 64, "noise_size": 16}
+BUDGET = {"generator_steps": 8, "generated_images": 128, "distilled_images": 256}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return discover()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compose")
+
+
+@pytest.fixture
+def run(registry: Registry, folder: Path):
+    def run(name: str, values: dict[str, Any], **overrides: Any):
+        settings = {"set": {name: values}, **BUDGET, **overrides}
+        return Bench(name, settings, folder=folder, registry=registry).run()
+
+    return run
+
+
+def _parts(preset: str) -> dict[str, Any]:
+    images, teacher, student = PRESETS[preset]
+    return {"images": images, "teacher": teacher, "student": student, "images_settings": SMALL}
+
+
+@pytest.mark.parametrize("preset", ["dense", "dense_cb", "co_boosting"])
+def test_a_published_preset_through_compose_gives_the_same_bits(run, preset) -> None:
+    named = run(preset, SMALL)
+    composed = run("compose", _parts(preset))
+    for name, value in named.output.model.state_dict().items():
+        assert torch.equal(value, composed.output.model.state_dict()[name]), name
+    for name, value in named.output.teacher.state_dict().items():
+        assert torch.equal(value, composed.output.teacher.state_dict()[name]), name
+    assert named.output.details == composed.output.details
+    assert named.traffic == composed.traffic
+    assert torch.equal(named.output.images["generated"], composed.output.images["generated"])
+
+
+def test_another_part_draws_from_another_stream(run) -> None:
+    # Otherwise the test above would not show whose streams are used.
+    named = run("dense", SMALL)
+    other = run("compose", {**_parts("dense"), "teacher": "class_share"})
+    assert not torch.equal(named.output.images["generated"], other.output.images["generated"])
+
+
+@pytest.mark.parametrize("student", ["dense", "co_boosting"])
+@pytest.mark.parametrize("teacher", ["mean", "class_share", "boosted"])
+def test_real_images_go_with_any_teacher_and_are_marked(run, teacher, student) -> None:
+    details = run("compose", {"teacher": teacher, "student": student}).output.details
+    assert details["oracle"] is True
+    assert "all data" in details["uses"]
+    assert ("label counts" in details["uses"]) == (teacher == "class_share")
+    assert details["counters"]["generated_images"] == 0
+    assert details["counters"]["distilled_images"] == BUDGET["distilled_images"]
+    assert details["counters"]["generator_steps"] == 0
+
+
+def test_parts_that_are_no_oracle_are_given_none(run, monkeypatch) -> None:
+    seen = []
+    original = IMAGES["dense"].make
+    part = Part(
+        "dense", "", IMAGES["dense"].settings, lambda m, s: (seen.append(m), original(m, s))[1]
+    )
+    monkeypatch.setitem(IMAGES, "dense", part)
+    run("compose", _parts("dense"))
+    assert seen[0].oracle is None
+
+
+def test_real_images_without_an_oracle_are_refused(run, monkeypatch) -> None:
+    monkeypatch.setattr("methods.compose.Composition.oracle", property(lambda self: False))
+    with pytest.raises(UserError, match="images 'real' are an oracle"):
+        run("compose", {})
+
+
+def test_label_counts_are_uploaded_only_for_who_uses_them(run) -> None:
+    plain = run("compose", {}).traffic.uploads[0, 0]
+    shares = run("compose", {"teacher": "class_share"}).traffic.uploads[0, 0]
+    assert "counts" not in plain
+    assert shares["counts"] == 10 * 8
+
+
+def test_the_record_holds_all_settings() -> None:
+    config = ComposeConfig(images="dense", images_settings={"adversarial": 2.0})
+    assert config.images_settings["adversarial"] == 2.0
+    assert config.images_settings["onehot"] == 1.0
+    assert config.student_settings["temperature"] == 20.0
+    same = ComposeConfig(images="dense", images_settings={"adversarial": 2, "onehot": 1.0})
+    assert same.composition() == config.composition()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"images": "dens"}, "unknown images 'dens'; did you mean 'dense'"),
+        ({"teacher": "boost"}, "unknown teacher 'boost'; did you mean 'boosted'"),
+        ({"student": "densecb"}, "unknown student 'densecb'; did you mean 'dense_cb'"),
+        ({"images": "dense", "images_settings": {"adversaril": 1}}, "did you mean 'adversarial'"),
+        ({"student_settings": {"temperature": -1}}, "student 'dense': temperature"),
+        ({"teacher_settings": 3}, "teacher_settings"),
+    ],
+)
+def test_wrong_names_and_values_are_refused(values, message) -> None:
+    with pytest.raises(ValueError, match="(?s)" + message):
+        ComposeConfig.model_validate(values)
+
+
+def test_two_parts_of_one_name_are_refused() -> None:
+    part = Part("mean", "", TEACHERS["mean"].settings, TEACHERS["mean"].make)
+    with pytest.raises(ValueError, match="two parts of the name 'mean'"):
+        register(TEACHERS, part)
+    register(TEACHERS, TEACHERS["mean"])
+
+
+def test_all_parts_have_defaults_that_validate() -> None:
+    for kind, registry in (("images", IMAGES), ("teacher", TEACHERS), ("student", STUDENTS)):
+        for name, part in registry.items():
+            assert resolve_settings(kind, registry, name, {}) == part.settings
+            assert part.summary
+
+
+def test_unequal_widths_and_an_aggregate_start(run) -> None:
+    values = {**_parts("co_boosting"), "teacher": "class_share"}
+    result = run("compose", values, widths=["1/2,1/4,1/8"], student_init="aggregate")
+    assert result.output.details["student_start"] == "aggregate"
+    start = run("compose", values, widths=["1/2,1/4,1/8"]).output.details
+    assert start["student_start"] == "random"
