@@ -310,7 +310,7 @@ def plan(
 def _entries(
     experiment: ExperimentSpec, registry: Registry
 ) -> Iterable[tuple[str, MethodInfo, dict[str, Any]]]:
-    for name in experiment.set:
+    for name in experiment.set.keys() - profile(experiment.profile).settings.get("set", {}).keys():
         registry.info(name)  # an unknown method is refused even where it would not be run
     names: Iterable[str] = experiment.methods
     if "all" in experiment.methods:

@@ -28,18 +28,16 @@ class Profile:
     settings: MappingProxyType[str, Any]
 
 
-def _generators(width: int) -> dict[str, dict[str, Any]]:
-    """Return settings that narrow every method's generator alike, as a budget on a CPU."""
-    server = {"generator_width": width, "synthesis_batch": 128}
+def _on_a_cpu(width: int, *, batch: int = 128, **mosaic: Any) -> dict[str, dict[str, Any]]:
+    """Return settings that narrow all methods' generators alike, as a budget on a CPU."""
+    server = {"generator_width": width, "synthesis_batch": batch}
+    gan = {"generator_width": width, "generator_discriminator_width": width}
     return {
         "dense": server,
         "dense_cb": server,
         "co_boosting": server,
-        "mosaic": {"generator_width": width, "generator_discriminator_width": width},
+        "mosaic": {**gan, "meta_feedforward": 256, **mosaic},
     }
-
-
-_NARROW_GENERATORS = {width: _generators(width) for width in (16, 32)}
 
 
 def _profile(name: str, summary: str, **settings: Any) -> Profile:
@@ -59,10 +57,11 @@ _ALL = (
         epochs=5,
         batch_size=16,
         lr=0.05,
-        generator_steps=20,
-        generated_images=256,
-        distilled_images=1024,
+        generator_steps=8,
+        generated_images=64,
+        distilled_images=256,
         history_points=2,
+        set=_on_a_cpu(8, batch=32, generator_batch_size=16, meta_steps=10, meta_feedforward=64),
     ),
     _profile(
         "quick",
@@ -80,7 +79,7 @@ _ALL = (
         generated_images=1_280,
         distilled_images=12_800,
         history_points=5,
-        set=_NARROW_GENERATORS[16],
+        set=_on_a_cpu(16, generator_batch_size=32),
     ),
     _profile(
         "cpu",
@@ -97,7 +96,7 @@ _ALL = (
         generated_images=12_800,
         distilled_images=150_000,
         history_points=10,
-        set=_NARROW_GENERATORS[32],
+        set=_on_a_cpu(24),
     ),
     _profile(
         "paper",

@@ -387,7 +387,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmark.speed.dense_epoch")
     parser.description = __doc__
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each way")
-    parser.add_argument("--workers", type=int, default=4, help="loader workers (published: 4)")
+    workers = min(4, os.cpu_count() or 1)
+    parser.add_argument(
+        "--workers", type=int, default=workers, help="loader workers (published: 4)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     parser.add_argument("--batch", type=int, default=256, help="images of a batch")
     parser.add_argument("--epoch", type=int, default=20, help="which epoch: size of the pool")

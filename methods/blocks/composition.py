@@ -25,11 +25,15 @@ from methods.blocks.ensemble import ClientEnsemble
 from methods.blocks.image_sources import GeneratorImages
 from methods.blocks.parts import Counters, distil
 from methods.blocks.runtime import Precision
-from methods.blocks.schedule import Budget, EpochPlan, derive_schedule
+from methods.blocks.schedule import Budget, EpochPlan, derive_schedule, split_epoch
 from methods.blocks.student_start import starting_model
 
 SAMPLES = 64
 """Generated images in a sample grid."""
+SYNTHESIS_BATCH = 256
+"""New images an epoch of a source that names no such number (that of DENSE)."""
+EPOCHS = 10
+"""Epochs that a single one is split into for a teacher that improves between epochs (ours)."""
 
 Made = TypeVar("Made")
 Setting = Literal["scenario", "native"]
@@ -121,6 +125,8 @@ class Part(Generic[Made]):
         Images only: from the budget and the settings to the epochs.
     oracle : bool
         Whether it sees data that no method may see.
+    several_epochs : bool
+        Teachers only: whether it gets better from epoch to epoch, and so needs more than one.
     native : StudentSpec
         Students only: start and batch-norm rule of the published method.
     """
@@ -133,6 +139,7 @@ class Part(Generic[Made]):
     upload: Callable[[Client, Any], Upload] | None = None
     schedule: Schedule | None = None
     oracle: bool = False
+    several_epochs: bool = False
     native: StudentSpec = field(default_factory=StudentSpec)
 
 
@@ -276,7 +283,7 @@ def compose(
     materials = Materials(server, uploads, composition.spendable(server.budget), oracle)
     images_part, student_part = IMAGES[composition.images], STUDENTS[composition.student]
     rule = server.student if composition.student_setting == "scenario" else student_part.native
-    schedule = (images_part.schedule or _growing)(materials.budget, composition.images_settings)
+    schedule = _schedule(composition, materials.budget)
     images = images_part.make(materials, composition.images_settings)
     teacher = TEACHERS[composition.teacher].make(materials, composition.teacher_settings)
     student = student_part.make(
@@ -303,8 +310,14 @@ def compose(
     return GlobalModel(student.model, judged, details, grids)
 
 
-def _growing(budget: Budget, settings: Any) -> tuple[EpochPlan, ...]:
-    return derive_schedule(budget, getattr(settings, "synthesis_batch", 256))
+def _schedule(composition: Composition, budget: Budget) -> tuple[EpochPlan, ...]:
+    part, settings = IMAGES[composition.images], composition.images_settings
+    if part.schedule is None:
+        return derive_schedule(budget, getattr(settings, "synthesis_batch", SYNTHESIS_BATCH))
+    plans = part.schedule(budget, settings)
+    if len(plans) == 1 and TEACHERS[composition.teacher].several_epochs:
+        return split_epoch(plans[0], EPOCHS)
+    return plans
 
 
 def _details(

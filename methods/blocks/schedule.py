@@ -122,6 +122,19 @@ def single_epoch(distilled_images: int) -> tuple[EpochPlan, ...]:
     return (EpochPlan(0, 1, 0, 0, distilled_images),)
 
 
+def split_epoch(plan: EpochPlan, epochs: int) -> tuple[EpochPlan, ...]:
+    """Share one epoch out over several equal ones, as far as its images go (ours)."""
+    epochs = max(1, min(epochs, plan.distilled_images))
+    even = [1] * epochs
+    parts = zip(
+        shares(plan.generator_steps, even),
+        shares(plan.generated_images, even),
+        shares(plan.distilled_images, even),
+        strict=True,
+    )
+    return tuple(EpochPlan(index, epochs, *part) for index, part in enumerate(parts))
+
+
 def published_budget(epochs: int, generator_steps: int, synthesis_batch: int) -> Budget:
     """Return what the published DENSE and Co-Boosting loops spend (arXiv 2112.12371, 2402.15070).
 

@@ -226,7 +226,13 @@ register(
 )
 register(
     TEACHERS,
-    Part("boosted", "weighted logits, weights improved on the pool", CO_BOOSTING_TEACHER, _boosted),
+    Part(
+        "boosted",
+        "weighted logits, weights improved on the pool",
+        CO_BOOSTING_TEACHER,
+        _boosted,
+        several_epochs=True,
+    ),
 )
 
 for _name, _summary, _student in (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from methods.blocks.parts import Epoch, Pool
@@ -75,9 +77,26 @@ class ParameterExperts:
             return self._held[index]
         return self._built(self._frame, index)
 
-    @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Return logits [B, C, C] of images [B, channels, H, W]; axis 1 is the expert."""
+        """Return logits [B, C, C] of images [B, channels, H, W]; axis 1 is the expert.
+
+        Gradients flow to images that ask for them.
+        """
+        with gradients_for(images) as wanted:
+            if wanted:
+                answers = [self._answer(index, images) for index in range(self.num_experts)]
+                return torch.stack(answers, dim=1)
+            return self._filled(images)
+
+    def _answer(self, index: int, images: Tensor) -> Tensor:
+        if index < len(self._held):
+            held: Tensor = self._held[index](images)
+            return held
+        # The shared frame can't be overwritten while gradients still need its weights.
+        built: Tensor = functional_call(self._frame, self._mixer.state(index), (images,))
+        return built
+
+    def _filled(self, images: Tensor) -> Tensor:
         first: Tensor = self.expert(0)(images)
         # Filled in place: for many classes a stack of answers would be all there is twice.
         answers = first.new_empty(len(first), self.num_experts, first.shape[1])
@@ -134,10 +153,13 @@ class LogitExperts:
         """Number of experts, one per class."""
         return self._weights.num_experts
 
-    @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Return logits [B, C, C] of images [B, channels, H, W]; axis 1 is the expert."""
-        return self._mix([model(images) for model in self._models])
+        """Return logits [B, C, C] of images [B, channels, H, W]; axis 1 is the expert.
+
+        Gradients flow to images that ask for them.
+        """
+        with gradients_for(images):
+            return self._mix([model(images) for model in self._models])
 
     @torch.no_grad()
     def head_logits(self, features: Tensor) -> Tensor:
@@ -191,17 +213,28 @@ class MosaicTeacher(nn.Module):
         # What says the precision refers to the whole server: it is shared, like the experts.
         return MosaicTeacher(self.experts, copy.deepcopy(self.meta, memo), self._precision)
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits [B, C] of images [B, channels, H, W] in classifier range."""
+        """Return logits [B, C] of images [B, channels, H, W] in classifier range.
+
+        Gradients flow to images that ask for them, such as those a generator is making.
+        """
         precision = self._precision()
-        logits = precision.run(self.experts.logits, images)
-        if self.meta is None:
-            return logits.mean(dim=1)
-        return precision.run(self.meta, logits)
+        with gradients_for(images):
+            logits = precision.run(self.experts.logits, images)
+            if self.meta is None:
+                return logits.mean(dim=1)
+            return precision.run(self.meta, logits)
 
     def improve(self, epoch: Epoch, pool: Pool) -> None:
         """Do nothing: the meta model is trained before there are images."""
+
+
+@contextmanager
+def gradients_for(images: Tensor) -> Iterator[bool]:
+    """Record gradients only where ``images`` ask for them; say whether they do."""
+    wanted = torch.is_grad_enabled() and images.requires_grad
+    with torch.set_grad_enabled(wanted):
+        yield wanted
 
 
 def _frozen_copy(model: Classifier) -> Classifier:

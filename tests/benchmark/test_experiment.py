@@ -46,10 +46,9 @@ def test_the_profile_itself_goes_by_the_same_rule() -> None:
 def test_set_is_merged_parameter_by_parameter() -> None:
     file = {"set": {"fedavg": {"rounds": 3, "weights": "uniform"}, "ensemble": {"average": "a"}}}
     experiment = resolve({"set": {"fedavg": {"rounds": 5}}}, file, "x")
-    assert experiment.set == {
-        "fedavg": {"rounds": 5, "weights": "uniform"},
-        "ensemble": {"average": "a"},
-    }
+    assert experiment.set["fedavg"] == {"rounds": 5, "weights": "uniform"}
+    assert experiment.set["ensemble"] == {"average": "a"}
+    assert experiment.set["dense"] == profile("quick").settings["set"]["dense"]
 
 
 def test_set_reaches_the_method_and_its_variants(registry: Registry) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmark.errors import UserError
+from benchmark.models.build import build
 from benchmark.registry import Registry, discover
 from benchmark.testing import Bench
 from methods.blocks.composition import (
@@ -19,6 +20,8 @@ from methods.blocks.composition import (
     resolve_settings,
 )
 from methods.compose import ComposeConfig
+from methods.mosaic.experts import LogitExperts, MosaicTeacher, ParameterExperts
+from methods.mosaic.mixing import ExpertMixer, expert_weights
 
 SMALL = {"generator_width": 2, "synthesis_batch": 64, "noise_size": 16}
 BUDGET = {"generator_steps": 8, "generated_images": 128, "distilled_images": 256}
@@ -149,3 +152,62 @@ def test_unequal_widths_and_an_aggregate_start(run) -> None:
     assert result.output.details["student_start"] == "aggregate"
     start = run("compose", values, widths=["1/2,1/4,1/8"]).output.details
     assert start["student_start"] == "random"
+
+
+MOSAIC = {"width": 4, "discriminator_width": 4}
+
+
+def test_mosaic_parts_go_with_the_others(run) -> None:
+    # Experts let gradients through, so that a server's generator can learn from them.
+    adversarial = run(
+        "compose",
+        {"images": "co_boosting", "images_settings": SMALL, "teacher": "experts"},
+    ).output.details
+    assert adversarial["counters"]["generator_steps"] == BUDGET["generator_steps"]
+    assert "label counts" in adversarial["uses"]
+    fresh = {"images": "generators", "images_settings": MOSAIC, "teacher": "boosted"}
+    boosted = run("compose", fresh).output.details
+    # A teacher that improves between epochs gets some, even on a pool that is drawn once.
+    assert boosted["epochs"] == 10
+    assert boosted["counters"]["weighed_images"] > 0
+    assert boosted["counters"]["distilled_images"] == BUDGET["distilled_images"]
+
+
+@pytest.mark.parametrize("kind", ["parameter", "swapped", "logit"])
+def test_experts_let_gradients_through_to_images_alone(kind) -> None:
+    generator = torch.Generator().manual_seed(0)
+    models = [_classifier(generator) for _ in range(2)]
+    weights = expert_weights(torch.tensor([[3, 1, 0], [1, 1, 2]]))
+    if kind == "logit":
+        experts: Any = LogitExperts(models, weights)
+    else:
+        mixer = ExpertMixer([model.state_dict() for model in models], weights)
+        experts = ParameterExperts(models[0], mixer, 1 if kind == "swapped" else None)
+    teacher = MosaicTeacher(experts)
+    images = torch.rand((2, 1, 32, 32), generator=generator)
+    plain = teacher(images)
+    assert not plain.requires_grad
+    images.requires_grad_(True)
+    logits = teacher(images)
+    torch.testing.assert_close(logits, plain)
+    (slope,) = torch.autograd.grad(logits.square().sum(), images)
+    assert float(slope.abs().sum()) > 0
+
+
+def _classifier(generator: torch.Generator):
+    model = build("cnn", num_classes=3, channels=1, width="1/16", generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+def test_a_teacher_without_gradients_is_refused_by_a_generator(run, monkeypatch) -> None:
+    original = TEACHERS["mean"].make
+
+    def made(materials, settings):
+        teacher = original(materials, settings)
+        monkeypatch.setattr(teacher, "forward", torch.no_grad()(teacher.forward))
+        return teacher
+
+    part = Part("mean", "", TEACHERS["mean"].settings, made)
+    monkeypatch.setitem(TEACHERS, "mean", part)
+    with pytest.raises(UserError, match="no gradient flows through it"):
+        run("compose", _parts("dense"))

@@ -50,7 +50,7 @@ def test_set_is_merged_parameter_by_parameter(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("set: {fedavg: {rounds: 3, weights: same}}\n", encoding="utf-8")
     made = experiment("--config", str(file), "--set", "fedavg.rounds=5")
-    assert made.set == {"fedavg": {"rounds": 5, "weights": "same"}}
+    assert made.set["fedavg"] == {"rounds": 5, "weights": "same"}
 
 
 def test_several_values_span_the_grid() -> None:

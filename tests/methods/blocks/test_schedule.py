@@ -11,6 +11,7 @@ from methods.blocks.schedule import (
     published_budget,
     shares,
     single_epoch,
+    split_epoch,
 )
 
 
@@ -91,3 +92,13 @@ def test_schedule_refuses_bad_batch_and_empty_distillation() -> None:
         derive_schedule(Budget(1, 1, 1), 0)
     with pytest.raises(UserError, match="at least 1"):
         single_epoch(0)
+
+
+def test_one_epoch_split_over_several_spends_the_same() -> None:
+    plans = split_epoch(single_epoch(1003)[0], 10)
+    assert len(plans) == 10
+    assert [plan.index for plan in plans] == list(range(10))
+    assert {plan.epochs for plan in plans} == {10}
+    assert sum(plan.distilled_images for plan in plans) == 1003
+    assert {plan.generated_images for plan in plans} == {0}
+    assert [plan.distilled_images for plan in split_epoch(single_epoch(3)[0], 10)] == [1, 1, 1]

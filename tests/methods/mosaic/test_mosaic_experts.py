@@ -120,8 +120,14 @@ def test_experts_carry_no_gradient_and_leave_the_given_model_alone() -> None:
     model = random_tiny(7).train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     mixer = ExpertMixer([m.state_dict() for m in clients()], expert_weights(COUNTS))
-    logits = ParameterExperts(model, mixer).logits(images().requires_grad_())
-    assert not logits.requires_grad
+    experts = ParameterExperts(model, mixer)
+    assert not experts.logits(images()).requires_grad
+    # Only images that ask for a gradient get one; experts' weights never do.
+    wanted = images().requires_grad_()
+    experts.logits(wanted).sum().backward()
+    assert wanted.grad is not None
+    held = [experts.expert(index) for index in range(experts.num_experts)]
+    assert not any(p.requires_grad for expert in held for p in expert.parameters())
     assert model.training
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
