@@ -28,14 +28,21 @@ class Profile:
     settings: MappingProxyType[str, Any]
 
 
-def _on_a_cpu(width: int, *, batch: int = 128, **mosaic: Any) -> dict[str, dict[str, Any]]:
-    """Return settings that narrow all methods' generators alike, as a budget on a CPU."""
-    server = {"generator_width": width, "synthesis_batch": batch}
+def _on_a_cpu(
+    width: int, *, synthesis_batch: int, batch_size: int, **mosaic: Any
+) -> dict[str, dict[str, Any]]:
+    """Return settings that narrow all methods' generators and batches alike, for a CPU."""
+    server = {
+        "generator_width": width,
+        "synthesis_batch": synthesis_batch,
+        "batch_size": batch_size,
+    }
     gan = {"generator_width": width, "generator_discriminator_width": width}
     return {
         "dense": server,
         "dense_cb": server,
         "co_boosting": server,
+        "compose": {"student_settings": {"batch_size": batch_size}},
         "mosaic": {**gan, "meta_feedforward": 256, **mosaic},
     }
 
@@ -61,7 +68,14 @@ _ALL = (
         generated_images=64,
         distilled_images=256,
         history_points=2,
-        set=_on_a_cpu(8, batch=32, generator_batch_size=16, meta_steps=10, meta_feedforward=64),
+        set=_on_a_cpu(
+            8,
+            synthesis_batch=32,
+            batch_size=32,
+            generator_batch_size=16,
+            meta_steps=10,
+            meta_feedforward=64,
+        ),
     ),
     _profile(
         "quick",
@@ -77,9 +91,9 @@ _ALL = (
         schedule="cosine",
         generator_steps=200,
         generated_images=1_280,
-        distilled_images=12_800,
+        distilled_images=20_480,
         history_points=5,
-        set=_on_a_cpu(16, generator_batch_size=32),
+        set=_on_a_cpu(16, synthesis_batch=32, batch_size=32, generator_batch_size=16),
     ),
     _profile(
         "cpu",
@@ -96,7 +110,7 @@ _ALL = (
         generated_images=12_800,
         distilled_images=150_000,
         history_points=10,
-        set=_on_a_cpu(24),
+        set=_on_a_cpu(24, synthesis_batch=128, batch_size=128),
     ),
     _profile(
         "paper",
