@@ -90,7 +90,7 @@ _ALL = (
         lr=0.02,
         schedule="cosine",
         generator_steps=200,
-        generated_images=1_280,
+        generated_images=256,
         distilled_images=20_480,
         history_points=5,
         set=_on_a_cpu(16, synthesis_batch=32, batch_size=32, generator_batch_size=16),
