@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 # One thread: tests share few cores with each other, and bits depend on the thread count.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Test runners in parallel set the width of their own terminal; tables then cut their cells.
+os.environ["COLUMNS"] = "250"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,6 +9,7 @@ import pytest
 from benchmark.errors import UserError
 from benchmark.experiment import ExperimentSpec, resolve
 from benchmark.profiles import DEFAULT_PROFILE, PROFILES, profile
+from benchmark.registry import discover
 
 
 def test_the_four_of_the_design() -> None:
@@ -21,7 +22,9 @@ def test_a_profile_makes_an_experiment(name: str) -> None:
     experiment = resolve({"profile": name}, {}, "test")
     assert experiment.profile == name
     assert experiment.scenarios()
-    assert experiment.set == {}, "a profile sets no method's parameters"
+    for method, values in experiment.set.items():
+        known = {parameter.name for parameter in discover().info(method).parameters}
+        assert set(values) <= known, f"{method} has no such parameter"
     assert "\n" not in profile(name).summary
     for field, value in profile(name).settings.items():
         assert getattr(experiment, field) == getattr(
@@ -31,8 +34,18 @@ def test_a_profile_makes_an_experiment(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(PROFILES))
 def test_a_profile_names_no_method_and_no_way_of_computing(name: str) -> None:
-    fixed = {"methods", "variants", "set", "experiment", "device", "precision", "threads", "budget"}
+    fixed = {"methods", "variants", "experiment", "device", "precision", "threads", "budget"}
     assert not fixed & set(profile(name).settings)
+
+
+@pytest.mark.parametrize("name", list(PROFILES))
+def test_a_profile_narrows_all_generators_and_batches_alike(name: str) -> None:
+    settings = profile(name).settings.get("set", {})
+    servers = [settings[method] for method in ("dense", "dense_cb", "co_boosting") if settings]
+    assert all(values == servers[0] for values in servers)
+    sizes = {"generator_width", "generator_discriminator_width", "generator_batch_size"}
+    sizes |= {"synthesis_batch", "batch_size", "student_settings", "meta_feedforward", "meta_steps"}
+    assert {key for values in settings.values() for key in values} <= sizes
 
 
 def test_budgets_grow() -> None:

@@ -53,8 +53,11 @@ def _parts(preset: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("preset", ["dense", "dense_cb", "co_boosting"])
 def test_a_published_preset_through_compose_gives_the_same_bits(run, preset) -> None:
-    named = run(preset, SMALL)
-    composed = run("compose", _parts(preset))
+    named = run(preset, {**SMALL, "batch_size": 64})
+    # A method has one batch size; its parts have one each.
+    batch = {"batch_size": 64}
+    teacher = {"teacher_settings": batch} if PRESETS[preset][1] == "boosted" else {}
+    composed = run("compose", {**_parts(preset), "student_settings": batch, **teacher})
     for name, value in named.output.model.state_dict().items():
         assert torch.equal(value, composed.output.model.state_dict()[name]), name
     for name, value in named.output.teacher.state_dict().items():

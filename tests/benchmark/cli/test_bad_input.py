@@ -198,6 +198,7 @@ def test_missing_data(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for variable in ("http_proxy", "https_proxy"):  # nobody listens there: no download
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
         monkeypatch.setenv(variable.upper(), "http://127.0.0.1:9")
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies it was made with
     monkeypatch.setattr("datasets.fetching.time.sleep", lambda _: None)  # between two tries
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("ONESHOT_FL_DATA", raising=False)
