@@ -126,5 +126,7 @@ def test_only_the_streams_that_are_put_back_are_seeded(monkeypatch: pytest.Monke
         raise AssertionError("seeds every device, and fork_rng puts back the CPU alone")
 
     monkeypatch.setattr(torch, "manual_seed", refuse)
+    before = torch.get_rng_state()
     with seeded_global(Streams(1).torch("x")):
         torch.rand(1)
+    assert torch.equal(before, torch.get_rng_state())

@@ -174,7 +174,9 @@ def test_64_pixels_run_and_one_image_trains(family: str) -> None:
                 family, num_classes=4, channels=1, image_size=size, width=Fraction(1, 8),
                 norm=norm, generator=stream(),
             )  # fmt: skip
-            model(torch.zeros(1, 1, size, size)).sum().backward()
+            model(torch.ones(1, 1, size, size)).sum().backward()
+            assert model.head.bias.grad is not None
+            assert torch.isfinite(model.head.weight.grad).all()
 
 
 @pytest.mark.parametrize("family", ["resnet18", "cnn"])
