@@ -42,6 +42,7 @@ __all__ = [
     "Broadcast",
     "Client",
     "ClientInfo",
+    "Generated",
     "GlobalModel",
     "Information",
     "Made",
@@ -114,6 +115,22 @@ def parameter(
 
 
 @dataclass(frozen=True)
+class Generated:
+    """Images that a method made, to be measured by the harness.
+
+    Parameters
+    ----------
+    images : Tensor
+        uint8 [n, C, H, W], n ≥ 1: those that the student learned from, or a sample of them.
+    clients : Tensor, optional
+        int64 [n]: the client whose generator made each image, where there is one.
+    """
+
+    images: Tensor
+    clients: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class GlobalModel:
     """What a method hands over.
 
@@ -130,6 +147,9 @@ class GlobalModel:
         harness puts real images beside those whose name starts with ``client K``.
     warnings : tuple of str
         What a reader of the record should know, one line each.
+    generated : Generated, optional
+        What it distilled from, where that was made by a generator; the harness measures its
+        distance to real images.
     """
 
     model: nn.Module
@@ -137,6 +157,7 @@ class GlobalModel:
     details: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, Tensor] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    generated: Generated | None = None
 
 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)

@@ -17,6 +17,7 @@ from benchmark.evaluation import SELECTION, Evaluation, evaluate
 from benchmark.events import Events, Sink
 from benchmark.federation.data import Samples, load_scenario_data
 from benchmark.federation.federation import Federation, FederationOracle
+from benchmark.generation import GenerationMeter
 from benchmark.pictures import grid_name, picture
 from benchmark.protocol import ProtocolResult, run_protocol
 from benchmark.registry import MethodInfo, PluginError, load
@@ -56,7 +57,8 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     ----------
     payload : mapping
         ``spec`` (a run spec), ``info`` (the plugin's metadata), ``label``, ``attempt`` (the
-        working folder), ``cache`` (folder), ``use_cache`` (bool), ``data_root`` (folder or null).
+        working folder), ``cache`` (folder), ``use_cache`` (bool), ``data_root`` (folder or
+        null), ``inception_weights`` (file or null).
     sink : Sink, optional
         Where progress goes.
     """
@@ -86,6 +88,9 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     evaluator = Evaluator(federation, torch.device(spec.compute.device))
     events.progress("evaluation", 0, 1)
     metrics = _metrics(spec, federation, result, evaluator)
+    measuring = time.perf_counter()
+    metrics["generation"], signatures = _generation(payload, federation, result, cache, events)
+    generation_seconds = time.perf_counter() - measuring
     history = _history(result, evaluator)
     attempt = Attempt(Path(payload["attempt"]))
     if history:
@@ -93,10 +98,11 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     for name, images in result.output.images.items():
         attempt.write_bytes(grid_name(name), picture(name, images, data))
     total = time.perf_counter() - began
-    known = data_seconds + warmup_wall + evaluator.seconds
+    known = data_seconds + warmup_wall + evaluator.seconds + generation_seconds
     timing = _timing(federation, result, total, known) | {
         "data_seconds": data_seconds,
         "evaluation_seconds": evaluator.seconds,
+        "generation_seconds": generation_seconds,
     }
     attempt.publish(
         Record(
@@ -110,9 +116,33 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
             communication=_communication(federation, result),
             timing=timing,
             environment=environment(spec, result),
-            warnings=[*_warnings(federation), *result.output.warnings],
+            warnings=[*_warnings(federation), *result.output.warnings, *signatures],
         )
     )
+
+
+def _generation(
+    payload: Mapping[str, Any],
+    federation: Federation,
+    result: ProtocolResult,
+    cache: Cache,
+    events: Events,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Measure the images that the method made, if it made any."""
+    generated = result.output.generated
+    if generated is None:
+        return [], []
+    spec = RunSpec.parse(payload["spec"], "run spec")
+    weights = payload.get("inception_weights")
+    meter = GenerationMeter(
+        federation.data,
+        spec.compute,
+        cache,
+        events,
+        extractors=spec.measure.extractors,
+        inception_weights=Path(weights) if weights else None,
+    )
+    return meter(generated)
 
 
 def configured_method(info: MethodInfo, spec: RunSpec) -> Method[Any]:

@@ -18,6 +18,7 @@ from benchmark.specs import (
     BudgetSpec,
     CodeSpec,
     ComputeSpec,
+    MeasureSpec,
     MethodSpec,
     ModelSpec,
     PartitionSpec,
@@ -40,6 +41,11 @@ def _as_plan(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(","))
     return (value,) if isinstance(value, int | float | Fraction) else value
+
+
+def _as_extractors(value: Any) -> Any:
+    """Take the word ``none`` for no extractor: a flag needs one to say so."""
+    return () if value in ("none", ["none"], ("none",)) else _as_tuple(value)
 
 
 Seed = Annotated[int, Field(ge=0)]
@@ -101,6 +107,9 @@ class ExperimentSpec(Spec):
     distilled_images: int = Field(100_000, ge=1)
     budget: float = Field(1.0, gt=0, description="factor on the three budgets")
     history_points: int = Field(10, ge=0)
+    extractors: Annotated[
+        tuple[Literal["classifier", "inception"], ...], BeforeValidator(_as_extractors)
+    ] = ("classifier",)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int = Field(1, ge=1)
@@ -115,6 +124,7 @@ class ExperimentSpec(Spec):
         "rounds_warmup",
         "seeds",
         "split_seeds",
+        "extractors",
     )
     @classmethod
     def _no_duplicates(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
@@ -300,6 +310,7 @@ def plan(
                 scenario=scenario,
                 method=MethodSpec(name=info.name, config=method.config.model_dump(mode="json")),
                 budget=budget,
+                measure=MeasureSpec(extractors=experiment.extractors),
                 compute=compute,
                 code=CodeSpec(plugin=info.plugin, parts=info.parts),
             )

@@ -33,6 +33,8 @@ class Options:
         The results folder; the cache lies in its ``.cache``.
     data_root : Path or None
         Where datasets are looked for first.
+    inception_weights : Path or None
+        The file of Inception's weights, where they are not in torch's cache.
     cache : bool
         Whether the cache is read and written.
     timeout : float or None
@@ -43,6 +45,7 @@ class Options:
 
     results: Path
     data_root: Path | None = None
+    inception_weights: Path | None = None
     cache: bool = True
     timeout: float | None = None
     force: frozenset[str] = frozenset()
@@ -287,6 +290,9 @@ def _payload(run: PlannedRun, attempt: Attempt, options: Options) -> dict[str, A
         "cache": str(options.cache_folder.resolve()),
         "use_cache": options.cache,
         "data_root": str(options.data_root.resolve()) if options.data_root else None,
+        "inception_weights": (
+            str(options.inception_weights.resolve()) if options.inception_weights else None
+        ),
     }
 
 

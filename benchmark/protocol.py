@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from benchmark.contract import Broadcast, GlobalModel, Method, Oracle, Reference, Upload
+from benchmark.contract import Broadcast, Generated, GlobalModel, Method, Oracle, Reference, Upload
 from benchmark.federation.client import LocalClient
 from benchmark.federation.federation import Federation
 from benchmark.federation.server import ServerContext
@@ -153,8 +153,22 @@ def _check_content(method: Method[Any], output: GlobalModel) -> None:
     for name, images in output.images.items():
         if not (isinstance(images, Tensor) and images.dtype == torch.uint8 and images.dim() == 4):
             raise PluginError(f"{where}.images '{name}' is no uint8 tensor [n, C, H, W]")
+    _check_generated(where, output.generated)
     if isinstance(output.warnings, str) or not all(isinstance(w, str) for w in output.warnings):
         raise PluginError(f"{where}.warnings holds several lines of text: use a tuple of str")
+
+
+def _check_generated(where: str, generated: object) -> None:
+    if generated is None:
+        return
+    if not isinstance(generated, Generated):
+        kind = type(generated).__name__
+        raise PluginError(f"{where}.generated is a {kind}, expected a Generated")
+    images, clients = generated.images, generated.clients
+    if images.dtype != torch.uint8 or images.dim() != 4 or not len(images):
+        raise PluginError(f"{where}.generated.images is no uint8 tensor [n >= 1, C, H, W]")
+    if clients is not None and clients.shape != images.shape[:1]:
+        raise PluginError(f"{where}.generated.clients names no client for every image")
 
 
 def _checked(method: Method[Any], function: str, value: object, kind: type[ReturnT]) -> ReturnT:

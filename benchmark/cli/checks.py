@@ -85,6 +85,18 @@ def check_folder(path: Path, flag: str) -> None:
             raise UserError(f"{flag} {path}: {place} is a file, expected a folder")
 
 
+def check_file(path: Path, flag: str) -> None:
+    """Check that a file is there.
+
+    Raises
+    ------
+    UserError
+        If it is not.
+    """
+    if not path.is_file():
+        raise UserError(f"{flag} {path}: there is no such file")
+
+
 def check_force(names: Iterable[str], runs: Sequence[PlannedRun]) -> frozenset[str]:
     """Return what ``--force`` names.
 

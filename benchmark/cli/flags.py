@@ -86,6 +86,12 @@ _BUDGET = (
     Flag("distilled_images", "images the student learns from, for every method alike"),
     Flag("budget", "factor on the three above", "F"),
     Flag("history_points", "passive evaluations while the server works"),
+    Flag(
+        "extractors",
+        "networks that judge generated images: classifier, inception, or none",
+        "NAME",
+        True,
+    ),
 )
 _COMPUTE = (
     Flag("device", "where to compute; auto is CUDA where there is one", ""),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from benchmark.cli import output
-from benchmark.cli.checks import check_experiment, check_folder, check_force, load_data
+from benchmark.cli.checks import check_experiment, check_file, check_folder, check_force, load_data
 from benchmark.cli.flags import add_grid_flags, experiment_of
 from benchmark.cli.naming import run_titles
 from benchmark.cli.parsing import Parser, duration, new_parser
@@ -50,6 +50,13 @@ def parser() -> Parser:
         help="run a method's finished runs again; `all` for all methods; repeatable",
     )
     group.add_argument(
+        "--inception-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights for --extractors inception (else: $ONESHOT_FL_INCEPTION, torch's cache, "
+        "or a download)",
+    )
+    group.add_argument(
         "--no-cache", action="store_true", help="neither read nor write trained models"
     )
     group.add_argument(
@@ -83,6 +90,8 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     check_folder(values.results, "--results")
     if values.data_root is not None:
         check_folder(values.data_root, "--data-root")
+    if values.inception_weights is not None:
+        check_file(values.inception_weights, "--inception-weights")
     check_experiment(experiment)
     from benchmark.experiment import plan
     from benchmark.registry import discover
@@ -134,6 +143,7 @@ def _options(values: argparse.Namespace, runs: Sequence[PlannedRun]) -> Options:
     return Options(
         results=values.results,
         data_root=values.data_root,
+        inception_weights=values.inception_weights,
         cache=not values.no_cache,
         timeout=values.timeout,
         force=check_force(values.force, runs),

@@ -78,6 +78,11 @@ class ScenarioData:
         """Return the held-out samples; none if nothing is held out."""
         return self._take(self.held_out, device)
 
+    def training_set(self, device: torch.device) -> Samples:
+        """Return the dataset's whole training set, whatever part of it the scenario uses."""
+        everything = np.arange(len(self.dataset.train.labels))
+        return self._take(everything, device)
+
     def test(self, device: torch.device) -> Samples:
         """Return the test set."""
         split = self.dataset.test

@@ -7,6 +7,7 @@ from benchmark.specs.run import (
     BudgetSpec,
     CodeSpec,
     ComputeSpec,
+    MeasureSpec,
     MethodSpec,
     RunSpec,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "BudgetSpec",
     "CodeSpec",
     "ComputeSpec",
+    "MeasureSpec",
     "MethodSpec",
     "ModelSpec",
     "PartitionSpec",

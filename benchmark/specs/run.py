@@ -33,6 +33,14 @@ class BudgetSpec(Spec):
     history_points: int = Field(10, ge=0, description="passive evaluations while the server works")
 
 
+class MeasureSpec(Spec):
+    """What is measured beside accuracy; changes what a record holds, never what a method does."""
+
+    extractors: tuple[Literal["classifier", "inception"], ...] = Field(
+        (), description="networks in whose features generated images are judged"
+    )
+
+
 class MethodSpec(Spec):
     """A method's name and its complete configuration."""
 
@@ -59,6 +67,7 @@ class RunSpec(Spec):
     scenario: ScenarioSpec
     method: MethodSpec
     budget: BudgetSpec = BudgetSpec()
+    measure: MeasureSpec = MeasureSpec()
     compute: ComputeSpec = ComputeSpec()
     code: CodeSpec
 

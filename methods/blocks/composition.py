@@ -23,7 +23,7 @@ from benchmark.specs import BudgetSpec, StudentSpec
 from benchmark.specs.base import explain
 from methods.blocks.ensemble import ClientEnsemble
 from methods.blocks.image_sources import GeneratorImages
-from methods.blocks.parts import Counters, distil
+from methods.blocks.parts import Counters, Generative, distil
 from methods.blocks.runtime import Precision
 from methods.blocks.schedule import Budget, EpochPlan, derive_schedule, split_epoch
 from methods.blocks.student_start import starting_model
@@ -307,7 +307,8 @@ def compose(
         details["teacher_weights"] = weights.tolist()
     samples = images.samples(SAMPLES) if isinstance(images, GeneratorImages) else None
     grids = {} if samples is None else {"generated": samples}
-    return GlobalModel(student.model, judged, details, grids)
+    made = images.generated() if isinstance(images, Generative) else None
+    return GlobalModel(student.model, judged, details, grids, generated=made)
 
 
 def _schedule(composition: Composition, budget: Budget) -> tuple[EpochPlan, ...]:

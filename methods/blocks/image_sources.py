@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchmark.contract import Generated
 from benchmark.images import Normalization
 from methods.blocks.ensemble import ClientEnsemble
 from methods.blocks.generator import DenseGenerator
@@ -93,6 +94,10 @@ class GeneratorImages:
         epoch.counters.generated_images += plan.generated_images
         epoch.scalars["images/loss"] = float(result.best_loss)
         return self.pool
+
+    def generated(self) -> Generated:
+        """Return all stored images."""
+        return Generated(self.pool.images.cpu().clone())
 
     def samples(self, count: int) -> Tensor:
         """Return up to ``count`` stored images, uint8 [n, C, H, W], evenly from first to last."""

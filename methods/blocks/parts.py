@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from benchmark.contract import Generated
 from methods.blocks.runtime import kept_modes
 from methods.blocks.schedule import EpochPlan
 
@@ -153,6 +154,14 @@ class Images(Protocol):
 
     def make(self, epoch: Epoch, teacher: Teacher, student: Student) -> Pool:
         """Return the pool of this epoch."""
+
+
+@runtime_checkable
+class Generative(Protocol):
+    """Images that a generator made, and that can be shown to the harness."""
+
+    def generated(self) -> Generated:
+        """Return the images that the student learned from, or a sample of them."""
 
 
 def distil(

@@ -8,14 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from benchmark.contract import Server
+from benchmark.contract import Generated, Server
 from benchmark.errors import UserError
 from methods.blocks.composition import (
     Materials,
 )
 from methods.blocks.image_sources import FreshImages
-from methods.blocks.parts import Batch, Epoch, Images, Student, Teacher
-from methods.blocks.pool import GrowingPool
+from methods.blocks.parts import Batch, Epoch, Student, Teacher
+from methods.blocks.pool import GrowingPool, quantise
 from methods.mosaic.networks import GanShape, Generator
 from methods.mosaic.sampling import GeneratorMixture
 from methods.mosaic.settings import (
@@ -98,6 +98,7 @@ class StoredImages:
 
     def __init__(self, mixture: GeneratorMixture, count: int, random: torch.Generator) -> None:
         self._mixture, self._count, self._random = mixture, count, random
+        self._owners: list[Tensor] = []
         self.pool: GrowingPool | None = None
 
     def make(self, epoch: Epoch, teacher: Teacher, student: Student) -> GrowingPool:
@@ -107,11 +108,24 @@ class StoredImages:
             epoch.counters.generated_images += self._count
         return self.pool
 
+    def generated(self) -> Generated:
+        """Return the pool, and whose generator made each image.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing was drawn yet.
+        """
+        if self.pool is None:
+            raise RuntimeError("no image was drawn yet")
+        return Generated(self.pool.images.cpu().clone(), torch.cat(self._owners))
+
     def _draw(self) -> GrowingPool:
         pool: GrowingPool | None = None
         for start in range(0, self._count, CHUNK):
             count = min(CHUNK, self._count - start)
-            images, _ = self._mixture.draw_tanh(count, self._random)
+            images, owners = self._mixture.draw_tanh(count, self._random)
+            self._owners.append(owners.cpu())
             if pool is None:
                 _, channels, height, width = images.shape
                 shape, reading = (channels, height, width), self._mixture.reading
@@ -123,9 +137,33 @@ class StoredImages:
         return pool
 
 
-def make_images(materials: Materials, settings: ClientGenerators) -> Images:
+class FreshMixture(FreshImages):
+    """Fresh images of a mixture at every step.
+
+    Parameters
+    ----------
+    mixture : GeneratorMixture
+        The source.
+    count : int
+        Images of the sample that is measured.
+    random : torch.Generator
+        Stream of that sample; training draws from its own.
+    """
+
+    def __init__(self, mixture: GeneratorMixture, count: int, random: torch.Generator) -> None:
+        super().__init__(lambda number, stream: Batch(mixture.draw(number, stream)[0], None))
+        self._mixture, self._count, self._random = mixture, count, random
+
+    def generated(self) -> Generated:
+        """Return a sample like those that the student learned from."""
+        images, owners = self._mixture.draw_tanh(self._count, self._random)
+        return Generated(quantise((images + 1) / 2).cpu(), owners.cpu())
+
+
+def make_images(materials: Materials, settings: ClientGenerators) -> StoredImages | FreshMixture:
     """Make the images part: a stored pool, or fresh images at every step."""
     mixture = mixture_of(materials, shares=settings.shares, pixel_range=settings.pixel_range)
     if settings.pool == "fresh":
-        return FreshImages(lambda count, random: Batch(mixture.draw(count, random)[0], None))
+        count = materials.server.budget.generated_images
+        return FreshMixture(mixture, count, materials.stream("measured images"))
     return StoredImages(mixture, materials.budget.generated_images, materials.stream("images"))

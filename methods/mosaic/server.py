@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.aggregation import weighted_average
-from benchmark.contract import GlobalModel, Server, Upload
+from benchmark.contract import Generated, GlobalModel, Server, Upload
 from benchmark.models.submodel import SubmodelUpload, aggregate
 from benchmark.specs import BudgetSpec, StudentSpec
 from methods.blocks.composition import Materials
@@ -79,6 +79,8 @@ class Distilled:
         Share of distilled images on which student and teacher name the same class.
     rule : StudentSpec
         Start and batch norm of the student.
+    generated : Generated
+        Images that it learned from, to be measured.
     """
 
     model: nn.Module
@@ -87,6 +89,7 @@ class Distilled:
     progress: Progress
     agreement: float
     rule: StudentSpec
+    generated: Generated
 
 
 def distil_mosaic(
@@ -125,7 +128,8 @@ def distil_mosaic(
     # Accuracy of record is exact, for the teacher too.
     materials.ensemble.precision = Precision(memory_format=torch.channels_last)
     agreement = _agreement(materials, seen[-1], student.model, teacher.teacher)
-    return Distilled(student.model, teacher, counters, progress, agreement, rule)
+    generated = images.generated()
+    return Distilled(student.model, teacher, counters, progress, agreement, rule, generated)
 
 
 @torch.no_grad()
@@ -171,7 +175,14 @@ def exchange(
         *made.progress.warn(made.agreement),
     ]
     details = _details(settings, materials, made) | {"generators": look.generators}
-    return GlobalModel(made.model, made.teacher.teacher, details, look.images, tuple(warnings))
+    return GlobalModel(
+        made.model,
+        made.teacher.teacher,
+        details,
+        look.images,
+        tuple(warnings),
+        made.generated,
+    )
 
 
 def _details(settings: MosaicSettings, materials: Materials, made: Distilled) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""pytorch-fid's Inception network: for colour images, where its weights can be had.
+
+One rule for all images: unit range, grey copied to three channels, bilinear resize to
+299×299 and scaling to [-1, 1], the last two by pytorch-fid itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from pytorch_fid import inception as pytorch_fid_inception
+from torch import Tensor, nn
+
+from benchmark.generation.extractors import Features
+
+INCEPTION = "inception"
+WEIGHTS_NAME = "pt_inception-2015-12-05-6726825d.pth"
+WEIGHTS_VARIABLE = "ONESHOT_FL_INCEPTION"
+"""Environment variable that names the weights' file."""
+
+_HASH = "6726825d"
+_BATCH = 50
+_FEATURES = 2048
+
+
+class WeightsMissingError(Exception):
+    """Inception's weights are nowhere to be had; the message names the places tried."""
+
+
+class InceptionExtractor:
+    """2,048 pooled features of the Inception network that published FID values rest on.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        Its weights.
+    device : torch.device
+        Where it runs.
+    """
+
+    name = INCEPTION
+    accuracy: float | None = None
+
+    def __init__(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        with _weights(state):
+            self._head: nn.Linear = pytorch_fid_inception.fid_inception_v3().fc.to(device)
+            self._body: nn.Module = pytorch_fid_inception.InceptionV3([3]).to(device).eval()
+        self._device = device
+        first = next(iter(state.values()))
+        self.key = hashlib.sha256(first.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Features:
+        """Return the features of images uint8 [n, 1 or 3, H, W]."""
+        vectors, logits = [], []
+        for part in torch.split(images, _BATCH):
+            with torch.autocast(self._device.type, enabled=False):
+                unit = part.to(self._device).float() / 255
+                if unit.shape[1] == 1:
+                    unit = unit.expand(-1, 3, -1, -1)
+                pooled = self._body(unit)[0].flatten(1)
+                # Without the bias, as in the original Inception score.
+                logits.append((pooled @ self._head.weight.T).cpu())
+                vectors.append(pooled.cpu())
+        return Features(torch.cat(vectors), torch.cat(logits))
+
+
+def load_inception(given: Path | None, device: torch.device) -> InceptionExtractor:
+    """Return the extractor with weights from a file, torch's cache, or a download.
+
+    Parameters
+    ----------
+    given : Path, optional
+        The weights' file; else the one that ``ONESHOT_FL_INCEPTION`` names, else torch's cache.
+    device : torch.device
+        Where it runs.
+
+    Raises
+    ------
+    WeightsMissingError
+        If they can't be had or are no weights of this network.
+    """
+    path = find_weights(given)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return InceptionExtractor(state, device)
+    except Exception as error:  # noqa: BLE001 - whatever is in a foreign file, say which one
+        raise WeightsMissingError(f"{path} holds no Inception weights: {error}") from None
+
+
+def find_weights(given: Path | None) -> Path:
+    """Return where the weights' file is, downloading it as the last resort.
+
+    Raises
+    ------
+    WeightsMissingError
+        If it is nowhere; the message names all places tried.
+    """
+    variable = os.environ.get(WEIGHTS_VARIABLE)
+    named = given or (Path(variable) if variable else None)
+    if named is not None:
+        if not named.is_file():
+            raise WeightsMissingError(f"Inception weights: there is no file {named}")
+        return named
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
+    if cached.is_file():
+        return cached
+    url = pytorch_fid_inception.FID_WEIGHTS_URL
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(cached), hash_prefix=_HASH, progress=False)
+    except Exception as error:  # noqa: BLE001 - no network, no room, a wrong hash: not there
+        raise WeightsMissingError(
+            f"Inception weights can't be had ({WEIGHTS_VARIABLE} is not set, {cached} is not "
+            f"there, download of {url} failed: {error}); see --inception-weights"
+        ) from None
+    return cached
+
+
+@contextmanager
+def _weights(state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Make pytorch-fid take these weights: its constructor knows a download only."""
+
+    def given(*_: Any, **__: Any) -> Mapping[str, Tensor]:
+        return state
+
+    with patch.object(pytorch_fid_inception, "load_state_dict_from_url", given):
+        yield

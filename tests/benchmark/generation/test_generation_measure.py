@@ -1,0 +1,210 @@
+"""The harness's view of generated images: extractors, real features, what a record holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_fid import inception as pytorch_fid_inception
+from torch import Tensor, nn
+
+from benchmark.contract import Generated
+from benchmark.events import Events
+from benchmark.federation.data import ScenarioData, load_scenario_data
+from benchmark.generation import GenerationMeter, InceptionExtractor, WeightsMissingError
+from benchmark.generation import extractors as extractors_module
+from benchmark.generation.inception import WEIGHTS_VARIABLE, find_weights, load_inception
+from benchmark.specs import ComputeSpec, ScenarioSpec
+from benchmark.store import Cache
+from benchmark.testing import Bench
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data() -> ScenarioData:
+    spec = ScenarioSpec.parse(
+        {"dataset": "digits", "partition": {"clients": 3, "alpha": 1}}, "test"
+    )
+    return load_scenario_data(spec, None, None)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train the extractor for a moment only."""
+    monkeypatch.setattr(extractors_module, "_MAX_STEPS", 60)
+
+
+def meter(data: ScenarioData, cache: Cache, *names: str, **more: Any) -> GenerationMeter:
+    return GenerationMeter(data, ComputeSpec(), cache, Events(), extractors=names, **more)
+
+
+def test_real_images_measure_as_real_and_noise_does_not(data: ScenarioData, cache: Cache) -> None:
+    judge = meter(data, cache, "classifier")
+    real = data.everybody(CPU).images
+    (entry,), warnings = judge(Generated(real))
+    assert entry["extractor"] == "classifier"
+    assert entry["extractor_accuracy"] > 0.8
+    assert entry["pooled"]["fid"] == pytest.approx(0, abs=1e-4)
+    assert entry["pooled"]["precision"] == entry["pooled"]["recall"] == 1.0
+    assert entry["usefulness"]["coverage"] == 1.0
+    assert entry["usefulness"]["accuracy"] > 0.7
+    assert entry["real"]["fid"] > 0
+    assert not warnings
+    noise = torch.randint(0, 256, real.shape, dtype=torch.uint8, generator=torch.Generator())
+    (bad,), _ = judge(Generated(noise))
+    assert bad["pooled"]["fid_ratio"] > 20
+    assert bad["usefulness"]["accuracy"] < entry["usefulness"]["accuracy"]
+
+
+def test_one_constant_image_carries_the_signature(data: ScenarioData, cache: Cache) -> None:
+    same = data.everybody(CPU).images[:1].expand(80, -1, -1, -1)
+    (entry,), warnings = meter(data, cache, "classifier")(Generated(same))
+    assert entry["usefulness"]["coverage"] == 0.1
+    assert any("Inception score (classifier) is 1.00, under 2" in text for text in warnings)
+
+
+def test_each_client_is_measured_against_its_own_data(data: ScenarioData, cache: Cache) -> None:
+    clients = [data.client(index, CPU).images for index in range(3)]
+    owners = torch.repeat_interleave(torch.tensor([len(images) for images in clients]))
+    (entry,), _ = meter(data, cache, "classifier")(Generated(torch.cat(clients), owners))
+    assert set(entry["clients"]) == {"0", "1", "2"}
+    for index, images in enumerate(clients):
+        row = entry["clients"][str(index)]
+        assert row["images"] == len(images)
+        assert row["own"]["fid"] == pytest.approx(0, abs=1e-4)
+        assert row["pooled"]["fid"] > row["own"]["fid"]
+
+
+def test_too_few_images_are_marked_or_left_out(data: ScenarioData, cache: Cache) -> None:
+    few = Generated(data.everybody(CPU).images[:20], torch.arange(20) % 2)
+    (entry,), _ = meter(data, cache, "classifier")(few)
+    assert entry["pooled"]["enough"] is False
+    assert entry["pooled"]["images"] == 20
+    assert all(row["own"]["fid"] is None for row in entry["clients"].values())
+    assert all(row["fid"] is None for row in entry["classes"])
+
+
+def test_the_extractor_depends_on_the_dataset_alone(
+    data: ScenarioData, cache: Cache, tmp_path: Path
+) -> None:
+    other = ScenarioSpec.parse(
+        {"dataset": "digits", "partition": {"clients": 2, "alpha": 9}, "seed": 7, "holdout": 0.2},
+        "test",
+    )
+    elsewhere = load_scenario_data(other, None, None)
+    made = [
+        extractors_module.trained_extractor(where, ComputeSpec(), kept, Events())
+        for where, kept in ((data, cache), (elsewhere, Cache(tmp_path)), (elsewhere, cache))
+    ]
+    assert made[0].key == made[1].key == made[2].key
+    states = [extractor.model.state_dict() for extractor in made]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_features_do_not_depend_on_the_batch(
+    data: ScenarioData, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor = extractors_module.trained_extractor(data, ComputeSpec(), cache, Events())
+    images = data.everybody(CPU).images[:64]
+    whole = extractor(images)
+    monkeypatch.setattr(extractors_module, "BATCH", 7)
+    assert torch.allclose(extractor(images).vectors, whole.vectors, atol=1e-5)
+
+
+def test_nothing_is_measured_without_an_extractor(data: ScenarioData, cache: Cache) -> None:
+    assert meter(data, cache)(Generated(data.everybody(CPU).images)) == ([], [])
+
+
+# --- Inception ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the published file's format."""
+    states: list[Mapping[str, Tensor]] = []
+
+    def keep(self: nn.Module, state: Any, *_: Any, **__: Any) -> None:
+        states.append(self.state_dict())
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pytorch_fid_inception, "load_state_dict_from_url", lambda *_, **__: {})
+        patched.setattr(nn.Module, "load_state_dict", keep)
+        torch.manual_seed(0)
+        pytorch_fid_inception.fid_inception_v3()
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(dict(states[0]), path)
+    return path
+
+
+def test_inception_reads_grey_and_colour_by_one_rule(inception_weights: Path) -> None:
+    extractor = load_inception(inception_weights, CPU)
+    grey = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
+    features = extractor(grey)
+    assert features.vectors.shape == (2, 2048)
+    assert features.logits.shape == (2, 1008)
+    colour = extractor(grey.expand(-1, 3, -1, -1))
+    assert torch.equal(features.vectors, colour.vectors)
+
+
+def test_weights_that_are_not_there_are_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(WeightsMissingError, match=r"pt_inception.*no network.*--inception-weights"):
+        find_weights(None)
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "elsewhere.pth"))
+    with pytest.raises(WeightsMissingError, match=r"there is no file .*elsewhere\.pth"):
+        find_weights(None)
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(b"not weights")
+    with pytest.raises(WeightsMissingError, match=r"damaged\.pth holds no Inception weights"):
+        load_inception(damaged, CPU)
+
+
+def test_without_weights_the_classifier_judges_alone_and_says_so(
+    data: ScenarioData, cache: Cache, tmp_path: Path
+) -> None:
+    judge = meter(data, cache, "inception", inception_weights=tmp_path / "none.pth")
+    entries, warnings = judge(Generated(data.everybody(CPU).images[:100]))
+    assert [entry["extractor"] for entry in entries] == ["classifier"]
+    assert any("judged by the classifier alone" in text for text in warnings)
+
+
+def test_the_weights_tell_inception_extractors_apart(inception_weights: Path) -> None:
+    state = torch.load(inception_weights, weights_only=True)
+    first = InceptionExtractor(state, CPU)
+    name = next(iter(state))
+    other = InceptionExtractor({**state, name: state[name] + 1}, CPU)
+    assert first.key != other.key
+
+
+# --- in a run ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["dense", "mosaic"])
+def test_methods_hand_over_what_they_made(method: str, tmp_path: Path) -> None:
+    bench = Bench(method, folder=tmp_path)
+    made = bench.run().output.generated
+    assert made is not None
+    assert made.images.dtype == torch.uint8
+    assert len(made.images) == bench.spec.budget.generated_images
+    if method == "mosaic":
+        assert made.clients is not None
+        assert set(made.clients.tolist()) == {0, 1, 2}
+    assert replace(made, images=made.images[:3]).images.shape[0] == 3
