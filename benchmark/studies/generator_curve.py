@@ -1,0 +1,129 @@
+"""Does Mosaic's generator learn? Its distance to real images over its training.
+
+``python -m benchmark.studies.generator_curve`` trains one generator on a dataset's whole
+training set, as one client would, and stops every so often to compare what it draws with
+real images, in the features of the suite's classifier: the Fréchet distance as a ratio to
+the one between real training and real test images. Writes ``curve.csv``, ``curve.png`` and a
+sample grid of each stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmark.contract import Generated
+from benchmark.events import Events
+from benchmark.federation.data import ScenarioData, load_scenario_data
+from benchmark.federation.federation import Federation
+from benchmark.generation import GenerationMeter
+from benchmark.pictures import picture
+from benchmark.specs import ComputeSpec, ScenarioSpec
+from benchmark.store import Cache
+from benchmark.training.precision import configure_threads, resolve_device, resolve_precision
+from methods.blocks.pool import quantise
+from methods.mosaic.gan_trainer import GanTrainer
+from methods.mosaic.sampling import sample_unit
+from methods.mosaic.settings import GeneratorSettings
+
+COLUMNS = ("step", "fid", "fid_ratio", "inception_score", "precision", "recall", "usefulness")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study and print a line for each stop."""
+    values = _parser().parse_args(arguments)
+    device = resolve_device(values.device)
+    precision = resolve_precision("auto", device)
+    compute = ComputeSpec(device=device.type, precision=precision, threads=values.threads)
+    configure_threads(values.threads)
+    scenario = ScenarioSpec.parse(
+        {
+            "dataset": values.dataset,
+            "partition": {"clients": 1, "scheme": "iid"},
+            "widths": ["1/2"],
+            "recipe": {"epochs": 4, "lr": 0.05, "schedule": "cosine"},
+            "seed": values.seed,
+        },
+        "study",
+    )
+    data = load_scenario_data(scenario, values.data_root, None)
+    cache = Cache(values.out / ".cache")
+    trainer = _trainer(scenario, compute, data, cache, values.width)
+    judge = GenerationMeter(data, compute, cache, Events(), extractors=("classifier",))
+    rows = []
+    noise = torch.Generator().manual_seed(values.seed)
+    for step in range(0, values.steps + 1, values.every):
+        if step:
+            trainer.run(values.every)
+        images = quantise(sample_unit(trainer.generator, values.images, noise)).cpu()
+        rows.append(_row(step, images, judge))
+        (values.out / f"grid-{step:05d}.png").write_bytes(picture("client 0", images[:64], data))
+        _write(values.out, rows)
+        print("  ".join(f"{name} {rows[-1][name]:.4g}" for name in COLUMNS), flush=True)
+    return 0
+
+
+def _trainer(
+    scenario: ScenarioSpec, compute: ComputeSpec, data: ScenarioData, cache: Cache, width: int
+) -> GanTrainer:
+    client = Federation(scenario, compute, data, cache, Events()).client(0)
+
+    return GanTrainer(
+        client.images,
+        client.local_model().to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        num_classes=data.task.num_classes,
+        settings=GeneratorSettings(width=width, discriminator_width=width),
+        normalization=data.task.normalization,
+        random=client.generator("gan"),
+        autocast=client.autocast,
+        channels_last=True,
+    )
+
+
+def _row(step: int, images: Tensor, judge: GenerationMeter) -> dict[str, float]:
+    (entry,), _ = judge(Generated(images))
+    pooled = entry["pooled"]
+    measured = {name: float(pooled[name]) for name in COLUMNS[1:-1]}
+    return {"step": step, **measured, "usefulness": entry["usefulness"]["accuracy"]}
+
+
+def _write(folder: Path, rows: Sequence[dict[str, float]]) -> None:
+    from matplotlib.figure import Figure
+
+    with (folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    figure = Figure(figsize=(4.2, 2.8), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([row["step"] for row in rows], [row["fid_ratio"] for row in rows], marker="o")
+    axes.axhline(1, linestyle="--", color="0.5", label="real training against real test images")
+    axes.set(xlabel="generator steps", ylabel="Fréchet distance, ratio to real", yscale="log")
+    axes.legend(frameon=False)
+    figure.savefig(folder / "curve.png", dpi=150)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmark.studies.generator_curve")
+    parser.description = (__doc__ or "").partition("\n")[0]
+    parser.add_argument("--dataset", default="fashion_mnist")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--steps", type=int, default=2000, help="generator steps in all")
+    parser.add_argument("--every", type=int, default=250, help="steps between two looks")
+    parser.add_argument("--images", type=int, default=5000, help="images of a look")
+    parser.add_argument("--width", type=int, default=24, help="ngf = ndf")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("results/studies/generator_curve"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
