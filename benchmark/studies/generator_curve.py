@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows.append(_row(step, images, judge))
         (values.out / f"grid-{step:05d}.png").write_bytes(picture("client 0", images[:64], data))
         _write(values.out, rows)
-        print("  ".join(f"{name} {rows[-1][name]:.4g}" for name in COLUMNS), flush=True)
+        said = "  ".join(f"{name} {rows[-1][name]:.4g}" for name in COLUMNS)
+        sys.stdout.write(said + "\n")
+        sys.stdout.flush()
     return 0
 
 
