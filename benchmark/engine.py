@@ -290,6 +290,7 @@ def _timing(
         "cached_client_seconds": result.cached_client_seconds,
         "warmup_seconds": federation.warmup_seconds,
         "server_seconds": result.server_seconds,
+        "flops": {"clients": result.client_flops, "server": result.server_flops},
         "total_seconds": total,
         "engine_seconds": max(total - known - worked - result.server_seconds, 0.0),
     }

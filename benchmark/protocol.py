@@ -15,6 +15,7 @@ from benchmark.federation.client import LocalClient
 from benchmark.federation.federation import Federation
 from benchmark.federation.server import ServerContext
 from benchmark.federation.traffic import Traffic
+from benchmark.flops import FlopMeter
 from benchmark.registry import PluginError
 from benchmark.specs import BudgetSpec
 from benchmark.store.files import plain
@@ -40,6 +41,9 @@ class ProtocolResult:
         Work of the server.
     cached_client_seconds : float
         The part of the clients' work that was not done again.
+    client_flops, server_flops : int or None
+        Floating-point operations of all clients and of the server, cached training included;
+        see :mod:`benchmark.flops`.
     cache_ids : dict of int to list of str
         Cache entries of each client's models.
     client_reports : dict of int to dict
@@ -52,6 +56,8 @@ class ProtocolResult:
     client_seconds: dict[int, float] = field(default_factory=dict)
     server_seconds: float = 0.0
     cached_client_seconds: float = 0.0
+    client_flops: int | None = None
+    server_flops: int | None = None
     cache_ids: dict[int, list[str]] = field(default_factory=dict)
     client_reports: dict[int, dict[tuple[int, int], dict[str, float]]] = field(default_factory=dict)
 
@@ -93,6 +99,7 @@ def run_protocol(
     for client in clients:
         client.budget = budget
     result = ProtocolResult(GlobalModel(server.global_model), server, Traffic())
+    flops = FlopMeter()
     for round_index in range(method.rounds):
         server.round = round_index
         uploads = {
@@ -100,14 +107,18 @@ def run_protocol(
             for client in clients
         }
         began = time.perf_counter()
-        if isinstance(method, Reference):
-            output = method.reference_update(uploads, server, oracle())
-        else:
-            output = method.server_update(uploads, server)
+        with flops.section():
+            if isinstance(method, Reference):
+                output = method.reference_update(uploads, server, oracle())
+            else:
+                output = method.server_update(uploads, server)
         result.output = _checked(method, "server_update", output, GlobalModel)
         _check_content(method, output)
         server.global_model = output.model
         result.server_seconds += time.perf_counter() - began
+    result.server_flops = flops.total
+    if all(client.flops.known for client in clients):
+        result.client_flops = sum(client.flops.total for client in clients)
     for client in clients:
         result.cached_client_seconds += client.cost.cached_seconds
         result.cache_ids[client.info.index] = list(client.cost.cache_ids)
@@ -129,7 +140,8 @@ def _client_round(
     result.server_seconds += time.perf_counter() - began
     arrived = result.traffic.down(round_index, index, sent)
     began, cached = time.perf_counter(), client.cost.cached_seconds
-    made = _checked(method, "client_update", method.client_update(client, arrived), Upload)
+    with client.flops.section():
+        made = _checked(method, "client_update", method.client_update(client, arrived), Upload)
     seconds = time.perf_counter() - began + client.cost.cached_seconds - cached
     result.client_seconds[index] = result.client_seconds.get(index, 0.0) + seconds
     return result.traffic.up(round_index, index, made)

@@ -18,6 +18,7 @@ from benchmark.contract import ClientInfo, Made, Task
 from benchmark.events import Events
 from benchmark.federation.data import Samples
 from benchmark.federation.slicing import empty_model, index_sets, slice_state
+from benchmark.flops import FlopMeter
 from benchmark.models.base import Classifier
 from benchmark.seeds import Streams
 from benchmark.specs import RECIPE_VERSION, BudgetSpec, ComputeSpec, RecipeSpec, ScenarioSpec
@@ -105,6 +106,7 @@ class LocalClient:
         self.round = 0
         self.cost = Cost()
         self.budget = BudgetSpec()
+        self.flops = FlopMeter()
         self.reports: dict[tuple[int, int], dict[str, float]] = {}
         self._start = start
         self._common = common
@@ -177,13 +179,14 @@ class LocalClient:
             nonlocal trained_now
             trained_now = True
             model = self.initial_model()
-            began = time.perf_counter()
+            began, before = time.perf_counter(), self.flops.total
             # Whichever round asks for it first, it is the model of round 0.
             chance = self._streams.torch(
                 TRAINING, client=self.info.index, round=0, device=self.device
             )
             steps = self._fit(model, TRAINING, self.local_steps(), chance=chance)
-            return model.state_dict(), {"seconds": time.perf_counter() - began, "steps": steps}
+            info = {"seconds": time.perf_counter() - began, "steps": steps}
+            return model.state_dict(), {**info, "flops": self.flops.total - before}
 
         entry = self._cache.get_or_make("client", self._description(), make)
         self._book(entry, made_now=trained_now)
@@ -220,10 +223,12 @@ class LocalClient:
             nonlocal made_now
             made_now = True
             began, cached = time.perf_counter(), self.cost.cached_seconds
+            before = self.flops.total
             tensors, values = make()
             # What was taken from the cache meanwhile is part of the price.
             seconds = time.perf_counter() - began + self.cost.cached_seconds - cached
-            return tensors, {"seconds": seconds, "values": dict(values)}
+            flops = self.flops.total - before
+            return tensors, {"seconds": seconds, "flops": flops, "values": dict(values)}
 
         key = {"of": self._description(), "round": self.round, "what": dict(description)}
         entry = self._cache.get_or_make(kind, key, timed)
@@ -231,9 +236,12 @@ class LocalClient:
         return entry.load(), dict(entry.info["values"])
 
     def _book(self, entry: Entry, *, made_now: bool) -> None:
+        if entry.key in self.cost.cache_ids:
+            return  # asked for twice, but made once
+        self.cost.cache_ids.append(entry.key)
         if not made_now:
             self.cost.cached_seconds += float(entry.info["seconds"])
-        self.cost.cache_ids.append(entry.key)
+            self.flops.add(entry.info.get("flops"))
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return this client's random stream for a purpose and the current round."""

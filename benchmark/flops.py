@@ -1,0 +1,136 @@
+"""Floating-point operations of a run: torch's own formulas, on a sample of the steps.
+
+Counting every operation in Python costs a quarter of a small model's time, so only some
+optimiser steps are counted, and the others are taken to be like those with the same
+optimiser (its number of parameters tells optimisers apart). What happens between two
+optimiser steps belongs to the later one. Counting changes no bit of a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils.flop_counter import flop_registry
+
+FIRST = 4
+"""Steps at the beginning of a section that are all counted."""
+
+EVERY = 31
+"""Of later ones, one of so many: a prime, so that alternating optimisers each have their turn."""
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the operations that pass by: matrix products, convolutions, attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **kwargs, out_val=out))
+        return out
+
+
+@dataclass
+class _Tally:
+    """Steps of one optimiser."""
+
+    flops: int = 0
+    counted: int = 0
+    uncounted: int = 0
+
+    @property
+    def total(self) -> int:
+        if not self.counted:
+            return 0
+        return self.flops + round(self.flops / self.counted * self.uncounted)
+
+
+class FlopMeter:
+    """Estimates the floating-point operations of sections of a run.
+
+    A multiply-add counts two. Work of a section after its last optimiser step is counted
+    only where that step's successor would have been.
+
+    Attributes
+    ----------
+    known : bool
+        Whether everything that was added had been counted.
+    """
+
+    def __init__(self) -> None:
+        self.known = True
+        self._closed = 0
+        self._tallies: dict[int, _Tally] = {}
+        self._counter = _Counter()
+        self._on = False
+        self._step = 0
+        self._open = False
+
+    @property
+    def total(self) -> int:
+        """Operations so far, of all sections."""
+        loose = self._counter.total if self._on else 0
+        return self._closed + loose + sum(tally.total for tally in self._tallies.values())
+
+    def add(self, flops: int | None) -> None:
+        """Add operations that were counted when they were done, in an earlier run.
+
+        ``None`` says that nobody counted them then: the sum is not known any more.
+        """
+        if flops is None:
+            self.known = False
+        else:
+            self._closed += flops
+
+    @contextmanager
+    def section(self) -> Iterator[None]:
+        """Count what is done inside; sections don't nest."""
+        if self._open:
+            raise RuntimeError("a section is open already")
+        self._open, self._step = True, 0
+        hook = register_optimizer_step_post_hook(self._after_step)
+        self._switch(on=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+            self._switch(on=False)
+            self._closed += sum(tally.total for tally in self._tallies.values())
+            self._closed += self._counter.total
+            self._counter.total = 0
+            self._tallies.clear()
+            self._open = False
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        key = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+        tally = self._tallies.setdefault(key, _Tally())
+        if self._on:
+            tally.flops += self._counter.total
+            tally.counted += 1
+            self._counter.total = 0
+        else:
+            tally.uncounted += 1
+        self._step += 1
+        unknown = any(not tally.counted for tally in self._tallies.values())
+        self._switch(on=self._step < FIRST or self._step % EVERY == 0 or unknown)
+
+    def _switch(self, *, on: bool) -> None:
+        """Start or stop counting, unless somebody else's mode lies on top of ours."""
+        current = _get_current_dispatch_mode()
+        if on and not self._on and current is None:
+            self._counter.__enter__()
+            self._on = True
+        elif not on and self._on and current is self._counter:
+            self._counter.__exit__(None, None, None)
+            self._on = False

@@ -1,0 +1,103 @@
+"""Floating-point operations: torch's counter on a sample of steps, at no bit's cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmark.flops import EVERY, FlopMeter
+
+FORWARD = 2 * 8 * 5 * 3
+"""Of a layer from 5 to 3 features on 8 rows: a multiply-add counts two."""
+
+
+def layer() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(5, 3)
+
+
+def fit(model: nn.Module, steps: int, inputs: Tensor) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(inputs).square().mean().backward()
+        optimizer.step()
+
+
+def test_a_sample_of_equal_steps_gives_the_whole() -> None:
+    meter, steps = FlopMeter(), 3 * EVERY
+    with meter.section():
+        fit(layer(), steps, torch.ones(8, 5))
+    # The weight's gradient costs as much as the forward pass; the input wants none.
+    assert meter.total == 2 * FORWARD * steps
+    with FlopCounterMode(display=False) as theirs:
+        fit(layer(), steps, torch.ones(8, 5))
+    assert meter.total == theirs.get_total_flops()
+
+
+def test_alternating_optimisers_are_told_apart() -> None:
+    meter = FlopMeter()
+    small, large = layer(), nn.Linear(50, 30)
+    with meter.section():
+        for _ in range(100):
+            fit(small, 1, torch.ones(8, 5))
+            fit(large, 1, torch.ones(8, 50))
+    assert meter.total == 100 * (2 * FORWARD + 2 * 2 * 8 * 50 * 30)
+
+
+def test_work_without_an_optimiser_is_counted_whole() -> None:
+    meter = FlopMeter()
+    with meter.section(), torch.no_grad():
+        for _ in range(7):
+            layer()(torch.ones(8, 5))
+    assert meter.total == 7 * FORWARD
+
+
+def test_sections_add_up_and_earlier_work_can_be_added() -> None:
+    meter = FlopMeter()
+    for _ in range(2):
+        with meter.section():
+            fit(layer(), 40, torch.ones(8, 5))
+    layer()(torch.ones(8, 5))  # outside
+    meter.add(11)
+    assert meter.total == 2 * 40 * 2 * FORWARD + 11
+    assert meter.known
+    meter.add(None)
+    assert not meter.known
+    with meter.section(), pytest.raises(RuntimeError, match="open already"), meter.section():
+        pass
+
+
+def test_counting_changes_no_bit() -> None:
+    inputs = torch.randn(64, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+
+    def trained() -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(800, 10)
+        ).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            fit(model, 40, inputs)
+        return list(model.state_dict().values())
+
+    plain = trained()
+    with FlopMeter().section():
+        counted = trained()
+    assert all(torch.equal(a, b) for a, b in zip(plain, counted, strict=True))
+
+
+def test_a_failure_inside_leaves_nothing_switched_on() -> None:
+    meter = FlopMeter()
+
+    def fail() -> None:
+        with meter.section():
+            fit(layer(), 2, torch.ones(8, 5))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    before = meter.total
+    fit(layer(), 2, torch.ones(8, 5))
+    assert meter.total == before
