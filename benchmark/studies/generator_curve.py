@@ -78,7 +78,7 @@ def _trainer(
 
     return GanTrainer(
         client.images,
-        client.local_model().to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        client.local_model().to(memory_format=torch.channels_last),
         num_classes=data.task.num_classes,
         settings=GeneratorSettings(width=width, discriminator_width=width),
         normalization=data.task.normalization,
