@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark.environment import git_state, hardware, project_root, versions
+from benchmark.environment import git_state, hardware, project_root, usable_cores, versions
 
 CPU_FEATURES = ("amx_bf16", "amx_tile", "avx512_bf16", "avx512f", "avx2", "asimd", "bf16")
 """Flags of ``/proc/cpuinfo`` that decide how fast a CPU trains."""
@@ -117,7 +117,7 @@ def _hardware() -> list[Finding]:
     facts = hardware()
     threads = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
     shown = ", ".join(f"{name}={value}" for name, value in threads.items()) or "none set"
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else facts["cores"]
+    usable = usable_cores()
     return [
         Finding("CPU", str(facts["cpu"])),
         Finding("cores", f"{facts['cores']}, usable {usable}"),

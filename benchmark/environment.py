@@ -55,6 +55,13 @@ def _git(*arguments: str) -> str | None:
 
 
 @lru_cache(maxsize=1)
+def usable_cores() -> int:
+    """Return the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def hardware() -> dict[str, Any]:
     """Return processor, cores and memory."""
     import psutil

@@ -54,6 +54,9 @@ Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_lengt
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
+_USUAL_SAMPLES = 50_000
+
+
 class ExperimentSpec(Spec):
     """A named grid of runs; every field is a key of the YAML file and a flag.
 
@@ -263,12 +266,15 @@ class PlannedRun:
         The plugin.
     skip : str or None
         Why the method can't run this scenario, or ``None``.
+    work : int
+        About how many training images' worth of work it is, beside shared client training.
     """
 
     label: str
     spec: RunSpec
     info: MethodInfo
     skip: str | None
+    work: int = 0
 
 
 def plan(
@@ -314,8 +320,15 @@ def plan(
                 compute=compute,
                 code=CodeSpec(plugin=info.plugin, parts=info.parts),
             )
-            runs.append(PlannedRun(label, spec, info, method.unsupported(scenario)))
+            skip = method.unsupported(scenario)
+            work = 0 if skip else method.workload(scenario, _samples(scenario), budget)
+            runs.append(PlannedRun(label, spec, info, skip, work))
     return runs, broken
+
+
+def _samples(scenario: ScenarioSpec) -> int:
+    """Return about how many training samples there are, without opening the dataset."""
+    return scenario.train_samples or _USUAL_SAMPLES
 
 
 def _entries(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmark.executor import Event, Executor, Job, Outcome, SerialExecutor
+from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor
 from benchmark.experiment import ExperimentSpec, PlannedRun
 from benchmark.registry import BrokenPlugin
 from benchmark.store import Attempt, BusyError, Cell, ExperimentStore, Record, Status, Store
@@ -39,6 +40,10 @@ class Options:
         Whether the cache is read and written.
     timeout : float or None
         Seconds after which a run is ended.
+    workers : int
+        Runs at a time.
+    gpus : tuple of str
+        GPUs that they are dealt out to; empty without CUDA.
     force : frozenset of str
         Methods (or labels) whose finished runs are run again; ``all`` means every one.
     """
@@ -48,6 +53,8 @@ class Options:
     inception_weights: Path | None = None
     cache: bool = True
     timeout: float | None = None
+    workers: int = 1
+    gpus: tuple[str, ...] = ()
     force: frozenset[str] = frozenset()
 
     @property
@@ -109,6 +116,16 @@ class _Tally:
     user_error: bool = False
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A run at work: its number, its attempt, and the stack that holds its lock."""
+
+    run: PlannedRun
+    index: int
+    attempt: Attempt
+    stack: ExitStack
+
+
 @dataclass
 class _Session:
     """One command at work on one experiment."""
@@ -118,33 +135,74 @@ class _Session:
     listener: Listener
     total: int
     tally: _Tally = field(default_factory=_Tally)
-    attempts: dict[str, tuple[PlannedRun, Attempt, ExitStack]] = field(default_factory=dict)
+    attempts: dict[str, _Opened] = field(default_factory=dict)
+    again: deque[tuple[PlannedRun, int, ExitStack]] = field(default_factory=deque)
+    lost: set[str] = field(default_factory=set)
 
-    def jobs(self, runs: Sequence[PlannedRun]) -> Iterator[Job]:
-        """Yield a job for each run that has no result, holding the run's lock meanwhile."""
-        busy: list[tuple[int, PlannedRun]] = []
-        for index, run in enumerate(runs, start=1):
+    def jobs(self, runs: Sequence[PlannedRun]) -> Iterator[Job | None]:
+        """Yield a job for each run that has no result, holding the run's lock meanwhile.
+
+        ``None`` where all that is left is in other hands: another command's, or this one's
+        own workers', whose death would make a run come back.
+        """
+        waiting = deque(self._ordered(runs))
+        told: set[str] = set()
+        while waiting or self.attempts or self.again:
+            job = self._once_more() or self._next(waiting, told)
+            if job is not None or waiting or self.attempts:
+                yield job
+
+    def _ordered(self, runs: Sequence[PlannedRun]) -> list[tuple[int, PlannedRun]]:
+        """Number the runs; several workers begin with the longest of each scenario.
+
+        Otherwise the longest may come last, when the other workers have nothing left.
+        """
+        numbered = list(enumerate(runs, start=1))
+        if self.options.workers == 1:
+            return numbered
+        first: dict[str, int] = {}
+        for index, run in numbered:
+            first.setdefault(run.spec.scenario.digest(), index)
+        return sorted(
+            numbered, key=lambda pair: (first[pair[1].spec.scenario.digest()], -pair[1].work)
+        )
+
+    def _next(self, waiting: deque[tuple[int, PlannedRun]], told: set[str]) -> Job | None:
+        """Return the first run's job that nobody else is at; forget those that need none."""
+        for _ in range(len(waiting)):
+            index, run = waiting.popleft()
             try:
-                job = self._open(index, run, wait=0.0)
+                job = self._open(index, run)
             except BusyError:
-                busy.append((index, run))
+                waiting.append((index, run))
+                if run.spec.run_id not in told:
+                    told.add(run.spec.run_id)
+                    self.listener.note(
+                        f"{run.label}: another command is at it; waiting for its result"
+                    )
                 continue
             if job is not None:
-                yield job
-        for index, run in busy:
-            self.listener.note(f"{run.label}: another command is at it; waiting for its result")
-            job = self._open(index, run, wait=None)
-            if job is not None:
-                yield job
+                return job
+        return None
 
-    def _open(self, index: int, run: PlannedRun, wait: float | None) -> Job | None:
+    def _open(self, index: int, run: PlannedRun) -> Job | None:
         with ExitStack() as stack:
-            stack.enter_context(self.store.lock(run.spec.run_id, wait))
+            stack.enter_context(self.store.lock(run.spec.run_id, 0.0))
             if self._settled(run):
                 return None
+            return self._begin(run, index, stack.pop_all())
+
+    def _once_more(self) -> Job | None:
+        """Return a job whose worker died, in a new attempt; its lock was never given back."""
+        if not self.again:
+            return None
+        return self._begin(*self.again.popleft())
+
+    def _begin(self, run: PlannedRun, index: int, stack: ExitStack) -> Job:
+        with stack:
             attempt = self.store.begin(run.spec.run_id)
             self.listener.started(index, self.total, run)
-            self.attempts[run.spec.run_id] = (run, attempt, stack.pop_all())
+            self.attempts[run.spec.run_id] = _Opened(run, index, attempt, stack.pop_all())
         return Job(
             run_id=run.spec.run_id,
             payload=_payload(run, attempt, self.options),
@@ -171,9 +229,10 @@ class _Session:
         return True
 
     def close(self, outcome: Outcome) -> None:
-        """Keep the record of a run that ended, whichever way."""
-        run, attempt, stack = self.attempts.pop(outcome.run_id)
-        with stack:
+        """Keep the record of a run that ended, whichever way; a lost one has another try."""
+        opened = self.attempts.pop(outcome.run_id)
+        run, attempt = opened.run, opened.attempt
+        with opened.stack as stack:
             record = self.store.find(outcome.run_id)
             if record is None:
                 record = _record(run, _unfinished(outcome), outcome.reason, outcome)
@@ -183,6 +242,11 @@ class _Session:
                     attempt.publish(record)
                 else:
                     attempt.fail(record)
+            if outcome.lost and record.status is Status.FAILED and run.spec.run_id not in self.lost:
+                self.lost.add(run.spec.run_id)
+                self.again.append((run, opened.index, stack.pop_all()))
+                self.listener.note(f"{run.label}: {outcome.reason}; trying it once more")
+                return
             if record.status is Status.DONE:
                 self.tally.done += 1
             else:
@@ -192,9 +256,12 @@ class _Session:
 
     def abandon(self) -> None:
         """Give back the locks of runs that never got an outcome."""
-        for _, _, stack in self.attempts.values():
+        for opened in self.attempts.values():
+            opened.stack.close()
+        for _, _, stack in self.again:
             stack.close()
         self.attempts.clear()
+        self.again.clear()
 
 
 def execute(
@@ -208,8 +275,9 @@ def execute(
 ) -> GridResult:
     """Run what has no result yet, one record a cell.
 
-    Runs that are finished are not run again; failed, timed-out and interrupted ones are.
-    Ctrl-C ends the current run, keeps everything that is finished, and passes on.
+    A run whose worker died without a word is tried once more. Runs that are finished are not
+    run again; failed, timed-out and interrupted ones are. Ctrl-C ends the runs at work, keeps
+    everything that is finished, and passes on.
 
     Raises
     ------
@@ -240,7 +308,9 @@ def execute(
             run = by_id[event.run_id]
             listener.progress(run, data["phase"], data["step"], data["total"], data["scalars"])
 
-    executor = executor or SerialExecutor(TARGET, preload=PRELOAD)
+    executor = executor or PoolExecutor(
+        TARGET, workers=options.workers, gpus=options.gpus, preload=PRELOAD
+    )
     try:
         for outcome in executor.run(session.jobs(runs), on_event):
             session.close(outcome)

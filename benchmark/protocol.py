@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from benchmark.federation.traffic import Traffic
 from benchmark.flops import FlopMeter
 from benchmark.registry import PluginError
 from benchmark.specs import BudgetSpec
+from benchmark.store import BusyError
 from benchmark.store.files import plain
 
 ReturnT = TypeVar("ReturnT")
@@ -102,10 +104,7 @@ def run_protocol(
     flops = FlopMeter()
     for round_index in range(method.rounds):
         server.round = round_index
-        uploads = {
-            client.info.index: _client_round(method, client, server, result, round_index)
-            for client in clients
-        }
+        uploads = _uploads(method, clients, server, result, round_index)
         began = time.perf_counter()
         with flops.section():
             if isinstance(method, Reference):
@@ -126,25 +125,66 @@ def run_protocol(
     return result
 
 
-def _client_round(
+def _uploads(
+    method: Method[Any],
+    clients: Sequence[LocalClient],
+    server: ServerContext,
+    result: ProtocolResult,
+    round_index: int,
+) -> dict[int, Upload]:
+    """Return all clients' uploads of a round, by index.
+
+    Clients are asked in order, but one whose model another run is training at this moment is
+    left for later: two runs of one scenario so share the training between them. No result
+    depends on the order, since every client has streams of its own.
+    """
+    uploads: dict[int, Upload] = {}
+    waiting: deque[tuple[LocalClient, Broadcast | None]] = deque((c, None) for c in clients)
+    left_alone = 0
+    while waiting:
+        client, arrived = waiting.popleft()
+        if arrived is None:
+            arrived = _broadcast(method, client, server, result, round_index)
+        # Only when nobody is left who could do something else.
+        client.patient = left_alone > len(waiting)
+        try:
+            made = _update(method, client, arrived, result)
+        except BusyError:
+            waiting.append((client, arrived))
+            left_alone += 1
+        else:
+            left_alone = 0
+            index = client.info.index
+            uploads[index] = result.traffic.up(round_index, index, made)
+    for client in clients:
+        client.patient = True
+    return dict(sorted(uploads.items()))
+
+
+def _broadcast(
     method: Method[Any],
     client: LocalClient,
     server: ServerContext,
     result: ProtocolResult,
     round_index: int,
-) -> Upload:
-    index = client.info.index
+) -> Broadcast:
     client.round = round_index
     began = time.perf_counter()
     sent = _checked(method, "broadcast", method.broadcast(client.info, server), Broadcast)
     result.server_seconds += time.perf_counter() - began
-    arrived = result.traffic.down(round_index, index, sent)
+    return result.traffic.down(round_index, client.info.index, sent)
+
+
+def _update(
+    method: Method[Any], client: LocalClient, arrived: Broadcast, result: ProtocolResult
+) -> Upload:
+    index = client.info.index
     began, cached = time.perf_counter(), client.cost.cached_seconds
     with client.flops.section():
         made = _checked(method, "client_update", method.client_update(client, arrived), Upload)
     seconds = time.perf_counter() - began + client.cost.cached_seconds - cached
     result.client_seconds[index] = result.client_seconds.get(index, 0.0) + seconds
-    return result.traffic.up(round_index, index, made)
+    return made
 
 
 def _check_content(method: Method[Any], output: GlobalModel) -> None:

@@ -97,6 +97,21 @@ def number(text: str) -> int | float | str:
     return text
 
 
+def workers(text: str) -> int | str:
+    """Read a number of workers, or ``auto``.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is neither.
+    """
+    if text == "auto":
+        return text
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of workers: 1 or more, or auto")
+    return int(text)
+
+
 def duration(text: str) -> float:
     """Read a duration such as ``90s``, ``10m``, ``1h30m``; a bare number counts seconds.
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from benchmark.cli.output import human_seconds, one_line, say
@@ -77,44 +86,54 @@ class Listener:
         """Pass on a remark."""
 
 
+@dataclass
+class _Said:
+    """What was said of a run at work."""
+
+    place: str
+    at: float
+    phase: str = ""
+    phase_began: tuple[float, int] = (0.0, 0)
+
+
 class PlainListener(Listener):
     """One line when a run begins and ends, and one every ten seconds between."""
 
     def __init__(self, titles: Mapping[str, str], console: Console) -> None:
         super().__init__(titles)
         self.console = console
-        self._place = ""
-        self._phase = ""
-        self._phase_began = (0.0, 0)
-        self._said = 0.0
+        self._runs: dict[str, _Said] = {}
 
     def started(self, index: int, total: int, run: PlannedRun) -> None:
         """Say which run of how many begins."""
-        self._place = f"[{index}/{total}]"
-        self._phase, self._said = "", time.monotonic()
-        say(self.console, f"{self._place} {self.title(run)}: started")
+        said = _Said(f"[{index}/{total}]", time.monotonic())
+        self._runs[run.spec.run_id] = said
+        say(self.console, f"{said.place} {self.title(run)}: started")
 
     def progress(
         self, run: PlannedRun, phase: str, step: int, total: int, scalars: dict[str, float]
     ) -> None:
         """Say how far a phase is, every ten seconds."""
         now = time.monotonic()
-        if phase != self._phase or step < self._phase_began[1]:
-            self._phase, self._phase_began = phase, (now, step)
-        if now - self._said < PLAIN_INTERVAL:
+        said = self._runs[run.spec.run_id]
+        if phase != said.phase or step < said.phase_began[1]:
+            said.phase, said.phase_began = phase, (now, step)
+        if now - said.at < PLAIN_INTERVAL:
             return
-        self._said = now
-        began, first = self._phase_began
+        said.at = now
+        began, first = said.phase_began
         rate = (step - first) / max(now - began, 1e-9)
         left = f", {human_seconds((total - step) / rate)} left" if rate > 0 else ""
         pace = f" ({rate:.1f} steps/s{left})" if rate > 0 else ""
         losses = f" {scalars_text(scalars)}" if scalars else ""
-        say(self.console, f"{self._place} {self.title(run)}: {phase} {step}/{total}{pace}{losses}")
+        say(self.console, f"{said.place} {self.title(run)}: {phase} {step}/{total}{pace}{losses}")
 
     def finished(self, run: PlannedRun, record: Record, seconds: float) -> None:
         """Say what became of a run."""
         super().finished(run, record, seconds)
-        say(self.console, f"{self._place} {self.title(run)}: {outcome(record, seconds)}")
+        said = self._runs.pop(run.spec.run_id, None)
+        place = f"{said.place} " if said else ""
+        say(self.console, f"{place}{self.title(run)}: {outcome(record, seconds)}")
 
     def note(self, text: str) -> None:
         """Print the remark."""
@@ -132,7 +151,7 @@ class _RateColumn(ProgressColumn):
 
 
 class BarListener(Listener):
-    """A bar for the runs of the grid, and one for the running phase."""
+    """A bar for the runs of the grid, and one for each run at work."""
 
     def __init__(self, titles: Mapping[str, str], console: Console) -> None:
         super().__init__(titles)
@@ -146,31 +165,30 @@ class BarListener(Listener):
             console=console,
             transient=True,
         )
-        self._runs = self.bars.add_task("runs", total=1, losses="", steps=False)
-        self._steps = self.bars.add_task("", total=1, losses="", steps=True, visible=False)
-        self._phase = ("", 0)
+        self._all = self.bars.add_task("runs", total=1, losses="", steps=False)
+        self._ended = 0
+        self._runs: dict[str, tuple[TaskID, str, int]] = {}
 
     def started(self, index: int, total: int, run: PlannedRun) -> None:
-        """Move the bar of the runs on."""
-        self.bars.update(
-            self._runs,
-            completed=index - 1,
-            total=total,
-            description=f"run {index} of {total}: {escape(self.title(run))}",
-        )
-        self._phase = ("", 0)
+        """Give the run a bar, and say which of how many it is."""
+        self._ended = max(self._ended, index - 1 - len(self._runs))
+        self.bars.update(self._all, completed=self._ended, total=total)
+        title = f"  {index} {escape(self.title(run))}"
+        bar = self.bars.add_task(title, total=1, losses="", steps=True)
+        self._runs[run.spec.run_id] = (bar, "", 0)
 
     def progress(
         self, run: PlannedRun, phase: str, step: int, total: int, scalars: dict[str, float]
     ) -> None:
-        """Move the bar of the phase on."""
-        if phase != self._phase[0] or step < self._phase[1]:
-            self.bars.reset(self._steps, total=max(total, 1), visible=True)
-        self._phase = (phase, step)
+        """Move the run's bar on."""
+        bar, last, before = self._runs[run.spec.run_id]
+        if phase != last or step < before:
+            self.bars.reset(bar, total=max(total, 1))
+        self._runs[run.spec.run_id] = (bar, phase, step)
         self.bars.update(
-            self._steps,
+            bar,
             completed=step,
-            description=f"  {escape(phase)}",
+            description=f"  {escape(self.title(run))}: {escape(phase)}",
             losses=scalars_text(scalars),
         )
 
@@ -178,8 +196,10 @@ class BarListener(Listener):
         """Print what became of a run above the bars."""
         super().finished(run, record, seconds)
         say(self.bars.console, f"{self.title(run)}: {outcome(record, seconds)}")
-        self.bars.advance(self._runs)
-        self.bars.update(self._steps, visible=False)
+        if run.spec.run_id in self._runs:
+            self.bars.remove_task(self._runs.pop(run.spec.run_id)[0])
+        self._ended += 1
+        self.bars.update(self._all, completed=self._ended)
 
     def note(self, text: str) -> None:
         """Print the remark above the bars."""

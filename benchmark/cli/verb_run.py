@@ -15,7 +15,7 @@ from benchmark.cli import output
 from benchmark.cli.checks import check_experiment, check_file, check_folder, check_force, load_data
 from benchmark.cli.flags import add_grid_flags, experiment_of
 from benchmark.cli.naming import run_titles
-from benchmark.cli.parsing import Parser, duration, new_parser
+from benchmark.cli.parsing import Parser, duration, new_parser, workers
 from benchmark.cli.progress import Listener, listening, loading
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ def parser() -> Parser:
     add_grid_flags(made)
     add_place_flags(made)
     group = made.add_argument_group("execution")
+    group.add_argument(
+        "--workers",
+        type=workers,
+        default="auto",
+        metavar="N",
+        help="runs at a time; changes no result (default: cores, or GPUs, for each run's threads)",
+    )
     group.add_argument(
         "--timeout", type=duration, metavar="TIME", help="time limit of one run: 90s, 10m, 1h30m"
     )
@@ -100,8 +107,9 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     for name in (*experiment.methods, *experiment.set):
         if name != "all":
             registry.info(name)  # refused before torch is loaded
-    runs, broken = plan(experiment, registry, compute_of(experiment))
-    options = _options(values, runs)
+    compute = compute_of(experiment)
+    runs, broken = plan(experiment, registry, compute)
+    options = _options(values, runs, compute)
     if values.dry_run:
         return _dry_run(experiment, runs, broken, options)
     from benchmark.grid import preview
@@ -137,8 +145,26 @@ def compute_of(experiment: ExperimentSpec) -> ComputeSpec:
     )
 
 
-def _options(values: argparse.Namespace, runs: Sequence[PlannedRun]) -> Options:
+def workers_of(asked: int | str, compute: ComputeSpec) -> int:
+    """Return the number of runs at a time: as asked, or what the machine has room for.
+
+    On a CPU, the cores that this process may use over each run's threads; on CUDA one a GPU.
+    """
+    if isinstance(asked, int):
+        return asked
+    from benchmark.environment import usable_cores
+    from benchmark.training.precision import visible_gpus
+
+    if compute.device == "cuda":
+        return max(1, len(visible_gpus()))
+    return max(1, usable_cores() // compute.threads)
+
+
+def _options(
+    values: argparse.Namespace, runs: Sequence[PlannedRun], compute: ComputeSpec
+) -> Options:
     from benchmark.grid import Options
+    from benchmark.training.precision import visible_gpus
 
     return Options(
         results=values.results,
@@ -146,6 +172,8 @@ def _options(values: argparse.Namespace, runs: Sequence[PlannedRun]) -> Options:
         inception_weights=values.inception_weights,
         cache=not values.no_cache,
         timeout=values.timeout,
+        workers=workers_of(values.workers, compute),
+        gpus=visible_gpus() if compute.device == "cuda" else (),
         force=check_force(values.force, runs),
     )
 
@@ -239,7 +267,8 @@ def _dry_run(
         output.say(
             console,
             f"estimated cost: {cost.optimizer_steps:,} optimiser steps, about "
-            f"{output.human_seconds(cost.seconds)} on this machine, uploads of "
+            f"{output.human_seconds(cost.seconds / min(options.workers, counts['to run']))} on "
+            f"this machine ({options.workers} at a time), uploads of "
             f"{output.human_bytes(cost.upload_bytes)}",
         )
     return OK

@@ -100,6 +100,9 @@ class Outcome:
         Whether it failed for something that the user can mend.
     result : JSON value
         What the target function returned.
+    lost : bool
+        Whether its process died without a word (killed, out of memory, its machine gone), which
+        says nothing of the job: it may be tried once more.
     """
 
     run_id: str
@@ -111,13 +114,17 @@ class Outcome:
     step: int | None = None
     user_error: bool = False
     result: Any = field(default=None)
+    lost: bool = False
 
 
 class Executor(Protocol):
     """Computes jobs: one at a time, in a pool, or on a cluster."""
 
-    def run(self, jobs: Iterable[Job], on_event: OnEvent | None = None) -> Iterator[Outcome]:
+    def run(self, jobs: Iterable[Job | None], on_event: OnEvent | None = None) -> Iterator[Outcome]:
         """Compute jobs and yield each outcome as it comes, in any order.
+
+        ``jobs`` is asked for the next one when there is room for it; ``None`` says that there
+        is none at this moment, and that it should be asked again a little later.
 
         A job that fails, dies or takes too long costs its own outcome, never the others.
         On Ctrl-C the running jobs are ended and yielded as ``interrupted``, and then

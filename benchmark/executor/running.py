@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -36,28 +37,64 @@ class RunningJob:
         Told of each event.
     grace : float
         Seconds between asking the process to end and killing it.
+    gpu : str, optional
+        The GPU that it was given.
     """
 
-    def __init__(self, job: Job, on_event: OnEvent | None, grace: float) -> None:
+    def __init__(
+        self, job: Job, on_event: OnEvent | None, grace: float, *, gpu: str | None = None
+    ) -> None:
+        self.gpu = gpu
         self._job = job
         self._on_event = on_event
         self._grace = grace
         self._began = time.monotonic()
+        self._limit = float("inf") if job.timeout is None else self._began + job.timeout
         self._process: BaseProcess | None = None
         self._reader: Connection[Any, Any] | None = None
+        self._listening: Connection[Any, Any] | None = None
         self._ending: dict[str, Any] | None = None
         self._peak = 0
         self._over = False
 
     def start(self, process: BaseProcess, reader: Connection[Any, Any]) -> None:
         """Start the process that writes to the other end of ``reader``."""
-        self._process, self._reader = process, reader
+        self._process, self._reader, self._listening = process, reader, reader
         forkserver.start(process)
 
-    def outcome(self) -> Outcome:
-        """Wait for the end, or for the time limit, and return what became of the job."""
+    def sources(self) -> list[Any]:
+        """Return what to wait on for news: the process's end, and what it says."""
         process = self._started()
-        timed_out = self._listen(process)
+        return [process.sentinel] if self._listening is None else [process.sentinel, self._reader]
+
+    def seconds_left(self) -> float:
+        """Return the seconds until its time is up; infinite without a limit."""
+        return self._limit - time.monotonic()
+
+    def look(self, ready: Sequence[Any]) -> Outcome | None:
+        """Take what is new; return what became of the job if it has ended or ran out of time.
+
+        Parameters
+        ----------
+        ready : sequence
+            Those of :meth:`sources` (and of other jobs) that have news.
+        """
+        process = self._started()
+        self._peak = max(self._peak, resident_memory(process.pid or 0))
+        if self._listening is not None and self._listening in ready:
+            if not self._receive(self._listening):
+                self._listening = None
+        elif process.sentinel in ready:
+            return self._concluded(timed_out=False)
+        if self._ending is not None:
+            # It has said how it ended: what remains is closing down.
+            self._limit = min(self._limit, time.monotonic() + self._grace)
+        if self.seconds_left() <= 0:
+            return self._concluded(timed_out=True)
+        return None
+
+    def _concluded(self, *, timed_out: bool) -> Outcome:
+        process = self._started()
         self._drain()
         code = process.exitcode
         self.end()
@@ -70,7 +107,7 @@ class RunningJob:
         reason = describe_exit(code)
         if code == _SERVER_GONE:
             reason += " (or its fork server was killed)"
-        return self._outcome(Status.FAILED, reason)
+        return self._outcome(Status.FAILED, reason, lost=True)
 
     def interrupted(self) -> Outcome:
         """Return the outcome of a job that was ended by Ctrl-C."""
@@ -97,28 +134,6 @@ class RunningJob:
         if self._process is None:
             raise RuntimeError(f"run {self._job.run_id} has not been started")
         return self._process
-
-    def _listen(self, process: BaseProcess) -> bool:
-        """Pass events on until the process has ended; return whether time ran out."""
-        limit = float("inf") if self._job.timeout is None else self._began + self._job.timeout
-        reader = self._reader
-        while True:
-            if self._ending is not None:
-                # It has said how it ended: what remains is closing down.
-                limit = min(limit, time.monotonic() + self._grace)
-            left = limit - time.monotonic()
-            if left <= 0:
-                return True
-            sources: list[Any] = (
-                [process.sentinel] if reader is None else [process.sentinel, reader]
-            )
-            ready = wait(sources, min(left, POLL))
-            self._peak = max(self._peak, resident_memory(process.pid or 0))
-            if reader is not None and reader in ready:
-                if not self._receive(reader):
-                    reader = None
-            elif ready:
-                return False
 
     def _drain(self) -> None:
         """Take what it said in its last moment."""

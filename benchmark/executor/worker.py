@@ -129,9 +129,13 @@ def main(
     threads: int,
     log_level: int,
     interval: float,
+    gpu: str | None = None,
 ) -> None:
     """Compute one job in this process and send how it ended; called by an executor."""
     _watch_parent()
+    if gpu is not None:
+        # Read when CUDA is first used, which the fork server never does.
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     _set_up(threads)
     events = EventSender(connection, interval)
     root = logging.getLogger()

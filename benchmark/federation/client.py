@@ -82,6 +82,11 @@ class LocalClient:
         What the profile grants; set by the protocol.
     reports : dict of (int, int) to (dict of str to float)
         Reported losses by round and step.
+    flops : FlopMeter
+        Counts its operations.
+    patient : bool
+        Whether it waits for what another run is making just now, rather than raise
+        :class:`~benchmark.store.BusyError`.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class LocalClient:
         self.cost = Cost()
         self.budget = BudgetSpec()
         self.flops = FlopMeter()
+        self.patient = True
         self.reports: dict[tuple[int, int], dict[str, float]] = {}
         self._start = start
         self._common = common
@@ -188,7 +194,7 @@ class LocalClient:
             info = {"seconds": time.perf_counter() - began, "steps": steps}
             return model.state_dict(), {**info, "flops": self.flops.total - before}
 
-        entry = self._cache.get_or_make("client", self._description(), make)
+        entry = self._made_once("client", self._description(), make)
         self._book(entry, made_now=trained_now)
         # Fresh or cached, the model is loaded from the same bytes in the same layout.
         model = self.initial_model()
@@ -231,9 +237,16 @@ class LocalClient:
             return tensors, {"seconds": seconds, "flops": flops, "values": dict(values)}
 
         key = {"of": self._description(), "round": self.round, "what": dict(description)}
-        entry = self._cache.get_or_make(kind, key, timed)
+        entry = self._made_once(kind, key, timed)
         self._book(entry, made_now=made_now)
         return entry.load(), dict(entry.info["values"])
+
+    def _made_once(
+        self, kind: str, description: Mapping[str, Any], make: Callable[[], Made]
+    ) -> Entry:
+        """Return a cache entry; raise BusyError if another run is at it and ``patient`` is off."""
+        wait = None if self.patient else 0.0
+        return self._cache.get_or_make(kind, description, make, wait=wait)
 
     def _book(self, entry: Entry, *, made_now: bool) -> None:
         if entry.key in self.cost.cache_ids:

@@ -141,6 +141,13 @@ class Federation:
         rounds = self.scenario.warmup.rounds
         if not rounds:
             return state
+        with self._cache.alone("warm-up", self._warmup_description(rounds)):
+            state = self._warmed_up(state, rounds)
+        self._book_warm_up(state, rounds)
+        return state
+
+    def _warmed_up(self, state: State, rounds: int) -> State:
+        """Return the state after the warm-up, taking from the cache what is there of it."""
         done = 0
         for candidate in range(rounds, 0, -1):  # a shorter warm-up is the start of a longer one
             entry = self._cache.get("warm-up", self._warmup_description(candidate))
@@ -157,7 +164,6 @@ class Federation:
             if done == rounds or done % WARMUP_CHECKPOINT == 0:
                 info = {"seconds": self.warmup_seconds, "rounds": done}
                 self._cache.put("warm-up", self._warmup_description(done), dict(state), info)
-        self._book_warm_up(state, rounds)
         return state
 
     def _warm_up_round(self, state: State, round_index: int) -> State:

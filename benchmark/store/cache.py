@@ -11,7 +11,8 @@ import errno
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,21 +159,51 @@ class Cache:
         return entry
 
     def get_or_make(
-        self, kind: str, description: Mapping[str, Any], make: Callable[[], Made]
+        self,
+        kind: str,
+        description: Mapping[str, Any],
+        make: Callable[[], Made],
+        *,
+        wait: float | None = None,
     ) -> Entry:
         """Return an entry, making it if there is none.
 
         Whoever comes first makes it, the others wait for it. If ``make`` raises, nothing
         is kept and the next one tries.
+
+        Parameters
+        ----------
+        kind : str
+            What it is.
+        description : mapping of str to JSON value
+            Everything that determines it.
+        make : callable
+            Returns tensors by name, and JSON values about them.
+        wait : float, optional
+            Seconds to wait at most while somebody else makes it; for ever if not given.
+
+        Raises
+        ------
+        BusyError
+            If somebody else was making it all the time.
         """
         entry = self.get(kind, description)
         if entry is not None:
             return entry
         if self.disabled:
             return self.put(kind, description, *make())
-        with self._locks.hold(self._lock_name(kind, description)):
+        with self._locks.hold(self._lock_name(kind, description), wait):
             entry = self.get(kind, description)
             return entry or self.put(kind, description, *make())
+
+    @contextmanager
+    def alone(self, kind: str, description: Mapping[str, Any]) -> Iterator[None]:
+        """Keep others from making an artifact meanwhile; they wait. Nothing without a cache."""
+        if self.disabled:
+            yield
+            return
+        with self._locks.hold(self._lock_name(kind, description)):
+            yield
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes on the disk of each kind of artifact."""

@@ -44,6 +44,13 @@ def resolve_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def visible_gpus() -> tuple[str, ...]:
+    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return tuple(named[:count]) if named else tuple(str(index) for index in range(count))
+
+
 def has_fast_bf16(device: torch.device | str) -> bool:
     """Return whether the hardware computes in bf16, and faster than in fp32.
 

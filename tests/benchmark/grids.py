@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.executor import SerialExecutor
+from benchmark.executor import PoolExecutor
 from benchmark.experiment import PlannedRun, plan, resolve
 from benchmark.grid import PRELOAD, TARGET, GridResult, Options, execute
 from benchmark.registry import discover
@@ -61,7 +61,7 @@ def run_grid(
         [],
         Options(results=results, **(options or {})),
         listener,
-        executor=SerialExecutor(TARGET, preload=PRELOAD),
+        executor=PoolExecutor(TARGET, preload=PRELOAD),
     )
     return result, listener
 

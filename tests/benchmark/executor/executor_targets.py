@@ -110,3 +110,24 @@ def talk_after_pipe_broke(payload: Payload, events: EventSender) -> None:
     for step in range(10):
         events.send("phase", step=step)
     Path(payload["file"]).write_text("survived")
+
+
+def meet(payload: Payload, events: EventSender) -> float:
+    """Wait for another job to arrive; return the time of arrival."""
+    folder = Path(payload["folder"])
+    (folder / payload["name"]).touch()
+    arrived = time.monotonic()
+    while len(list(folder.iterdir())) < payload["others"]:
+        if time.monotonic() - arrived > 20:
+            raise TimeoutError("nobody came")
+        time.sleep(0.01)
+    return arrived
+
+
+def visible_gpus(payload: Payload, events: EventSender) -> str | None:
+    time.sleep(payload.get("seconds", 0.0))
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def by_name(payload: Payload, events: EventSender) -> Any:
+    return globals()[payload["function"]](payload, events)

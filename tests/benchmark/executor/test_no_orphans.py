@@ -16,8 +16,8 @@ ROOT = HERE.parents[2]
 
 SCRIPT = """
 import sys
-from benchmark.executor import Job, SerialExecutor
-executor = SerialExecutor("executor_targets:{function}", preload=(), grace=0.5)
+from benchmark.executor import Job, PoolExecutor
+executor = PoolExecutor("executor_targets:{function}", preload=(), grace=0.5)
 payload = {{"pids": sys.argv[1], "number": 21, "deaf": True}}
 try:
     for outcome in executor.run([Job("0" * 16, payload)]):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from benchmark.executor import Job, SerialExecutor
+from benchmark.executor import Job, PoolExecutor
 from benchmark.store import Cache, StoreError
 
 WHAT = {"dataset": "abc", "client": 3, "recipe": {"lr": 0.01}}
@@ -176,7 +176,7 @@ def test_of_two_processes_one_makes_it(cache: Cache, tmp_path: Path) -> None:
 
     def work() -> None:
         job = Job("0" * 16, {"root": str(cache.root), "log": str(log)})
-        (outcome,) = SerialExecutor("store_targets:make_cached").run([job])
+        (outcome,) = PoolExecutor("store_targets:make_cached").run([job])
         results.append(outcome.result)
 
     threads = [Thread(target=work) for _ in range(2)]

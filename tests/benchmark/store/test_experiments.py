@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmark.errors import UserError
-from benchmark.executor import Job, SerialExecutor
+from benchmark.executor import Job, PoolExecutor
 from benchmark.store import (
     BusyError,
     Cell,
@@ -347,7 +347,7 @@ def test_two_processes_never_share_an_attempt(store: ExperimentStore) -> None:
 
     def work() -> None:
         job = Job(RUN, {"folder": str(store.folder), "times": 25})
-        (outcome,) = SerialExecutor("store_targets:begin_many").run([job])
+        (outcome,) = PoolExecutor("store_targets:begin_many").run([job])
         results.append(outcome.result)
 
     threads = [Thread(target=work) for _ in range(2)]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from benchmark.errors import UserError
-from benchmark.executor import Event, Executor, Job, Outcome, SerialExecutor
+from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor
 from benchmark.executor.processes import describe_exit
 from benchmark.executor.worker import load_target
 from benchmark.store import Status
@@ -34,7 +34,7 @@ def compute(
     events: list[Event] | None = None,
     **job: Any,
 ) -> Outcome:
-    executor: Executor = SerialExecutor(f"executor_targets:{function}", grace=0.5)
+    executor: Executor = PoolExecutor(f"executor_targets:{function}", grace=0.5)
     on_event = None if events is None else events.append
     (outcome,) = executor.run([Job(RUN, payload or {}, **job)], on_event)
     return outcome
@@ -54,7 +54,7 @@ def gone(pid: int, within: float = 3.0) -> bool:
 
 def test_outcomes_come_in_order_with_their_results() -> None:
     jobs = [Job(f"{number:016x}", {"number": number}) for number in range(4)]
-    outcomes = list(SerialExecutor("executor_targets:double").run(jobs))
+    outcomes = list(PoolExecutor("executor_targets:double").run(jobs))
     assert [outcome.run_id for outcome in outcomes] == [job.run_id for job in jobs]
     assert [outcome.result for outcome in outcomes] == [0, 2, 4, 6]
     assert {outcome.status for outcome in outcomes} == {Status.DONE}
@@ -168,7 +168,7 @@ def test_a_broken_pipe_does_not_end_the_job(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_job_yields_it_and_is_raised(tmp_path: Path) -> None:
     payload = {"pids": str(tmp_path / "pids")}
     jobs = [Job("a" * 16, payload), Job("b" * 16, payload)]
-    executor = SerialExecutor("executor_targets:sleep", grace=0.5)
+    executor = PoolExecutor("executor_targets:sleep", grace=0.5)
 
     def interrupt(event: Event) -> None:
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -187,8 +187,89 @@ def test_an_error_of_the_listener_ends_the_job_and_is_raised(tmp_path: Path) -> 
 
     job = Job(RUN, {"pids": str(tmp_path / "pids")})
     with pytest.raises(RuntimeError, match="terminal gone"):
-        list(SerialExecutor("executor_targets:sleep", grace=0.5).run([job], complain))
+        list(PoolExecutor("executor_targets:sleep", grace=0.5).run([job], complain))
     assert all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+
+
+# --- several at once ---------------------------------------------------------------------
+
+
+def names(count: int) -> list[str]:
+    return [f"{number:016x}" for number in range(count)]
+
+
+def test_workers_work_at_the_same_time(tmp_path: Path) -> None:
+    jobs = [
+        Job(name, {"folder": str(tmp_path), "name": name, "others": 3}, timeout=30)
+        for name in names(3)
+    ]
+    outcomes = list(PoolExecutor("executor_targets:meet", workers=3).run(jobs))
+    assert {outcome.status for outcome in outcomes} == {Status.DONE}
+    assert {outcome.run_id for outcome in outcomes} == set(names(3))
+
+
+def test_no_more_jobs_at_a_time_than_workers(tmp_path: Path) -> None:
+    jobs = [
+        Job(name, {"folder": str(tmp_path), "name": name, "others": 3}, timeout=1.5)
+        for name in names(3)
+    ]
+    outcomes = list(PoolExecutor("executor_targets:meet", workers=2, grace=0.3).run(jobs))
+    # The third never meets the first two, who don't meet a third: all that come late fail.
+    assert [outcome.status for outcome in outcomes].count(Status.TIMED_OUT) == 2
+    assert outcomes[-1].status is Status.DONE
+
+
+def test_one_dead_worker_leaves_the_others_alone() -> None:
+    pool = PoolExecutor("executor_targets:by_name", workers=3)
+    jobs = [
+        Job(name, {"function": what, "number": 3})
+        for name, what in zip(names(4), ("killed", "double", "fail", "double"), strict=True)
+    ]
+    outcomes = {outcome.run_id: outcome for outcome in pool.run(jobs)}
+    assert [outcomes[name].status for name in names(4)] == [
+        Status.FAILED,
+        Status.DONE,
+        Status.FAILED,
+        Status.DONE,
+    ]
+    assert [outcomes[name].lost for name in names(4)] == [True, False, False, False]
+
+
+def test_ctrl_c_ends_all_of_them(tmp_path: Path) -> None:
+    jobs = [Job(name, {"pids": str(tmp_path / name)}) for name in names(3)]
+    begun: list[str] = []
+
+    def interrupt(event: Event) -> None:
+        begun.append(event.run_id)
+        if len(begun) == 2:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    found = PoolExecutor("executor_targets:sleep", workers=2, grace=0.5).run(jobs, interrupt)
+    ended = [next(found), next(found)]
+    assert {outcome.status for outcome in ended} == {Status.INTERRUPTED}
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
+    pids = [int(pid) for path in tmp_path.iterdir() for pid in path.read_text().split()]
+    assert len(pids) == 4
+    assert all(gone(pid) for pid in pids)
+
+
+def test_nothing_at_this_moment_is_asked_for_again_later() -> None:
+    asked = iter([None, Job(RUN, {"number": 1}), None, None, Job("f" * 16, {"number": 2})])
+    outcomes = list(PoolExecutor("executor_targets:double", workers=2).run(asked))
+    assert sorted(outcome.result for outcome in outcomes) == [2, 4]
+
+
+def test_gpus_are_dealt_out_evenly() -> None:
+    pool = PoolExecutor("executor_targets:visible_gpus", workers=4, gpus=["3", "7"])
+    jobs = [Job(name, {"seconds": 1.0}) for name in names(4)]
+    assert sorted(outcome.result for outcome in pool.run(jobs)) == ["3", "3", "7", "7"]
+    assert compute("visible_gpus").result == os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_a_pool_has_workers() -> None:
+    with pytest.raises(ValueError, match="at least 1 worker, not 0"):
+        PoolExecutor("executor_targets:double", workers=0)
 
 
 @pytest.mark.parametrize(
