@@ -153,9 +153,9 @@ class _Session:
                 yield job
 
     def _ordered(self, runs: Sequence[PlannedRun]) -> list[tuple[int, PlannedRun]]:
-        """Number the runs; several workers begin with the longest of each scenario.
+        """Return the runs with their numbers, for several workers the longest ones first.
 
-        Otherwise the longest may come last, when the other workers have nothing left.
+        Scenario after scenario; the longest one last would leave the other workers idle.
         """
         numbered = list(enumerate(runs, start=1))
         if self.options.workers == 1:

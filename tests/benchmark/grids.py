@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.executor import PoolExecutor
 from benchmark.experiment import PlannedRun, plan, resolve
-from benchmark.grid import PRELOAD, TARGET, GridResult, Options, execute
+from benchmark.grid import GridResult, Options, execute
 from benchmark.registry import discover
 from benchmark.specs import ComputeSpec
 from benchmark.store import Record, Store
@@ -61,7 +60,6 @@ def run_grid(
         [],
         Options(results=results, **(options or {})),
         listener,
-        executor=PoolExecutor(TARGET, preload=PRELOAD),
     )
     return result, listener
 

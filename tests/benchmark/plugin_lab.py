@@ -14,6 +14,8 @@ MODULE = "probe_plugin"
 SOURCE = '''\
 """A plugin that averages uniformly, and misbehaves if the file beside it says so."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -50,6 +52,10 @@ class Probe(Method[ProbeConfig]):
             raise RuntimeError("the probe was told to fail")
         if mode == "sleep":
             time.sleep(600)
+        died = MODE.with_name("died.txt")
+        if mode == "die" or (mode == "die once" and not died.exists()):
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         if mode == "wrong upload":
             return {"model": client.local_model().state_dict()}
         if mode == "wrong part":
