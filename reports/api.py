@@ -13,6 +13,7 @@ from reports import latex, markdown
 from reports.comparisons import Ranks, comparison_frame, rank_methods
 from reports.costs import cost_frame, cost_table, with_costs
 from reports.formats import probability
+from reports.generation import generation_frame, generation_table
 from reports.grid import Grid, build_grid
 from reports.load import Results, load
 from reports.notes import notes, reasons
@@ -87,6 +88,9 @@ def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
         "accuracy": with_costs(score_table(grid), grid),
         "communication": cost_table(grid),
     }
+    images = generation_table(grid)
+    if images is not None:
+        rendered["generation"] = images
     files: list[Path] = []
     if len(results.runs):
         ranks = rank_methods(grid)
@@ -111,6 +115,7 @@ def _frames(results: Results, grid: Grid) -> dict[str, pd.DataFrame]:
         "accuracy": score_frame(grid),
         "communication": cost_frame(grid),
         "comparisons": comparison_frame(grid),
+        "generation": generation_frame(grid),
     }
 
 

@@ -44,11 +44,13 @@ _NAMES = {
     "budget.generated_images": "{} generated images",
     "budget.distilled_images": "{} distilled images",
     "budget.history_points": "{} history points",
+    "measure.extractors": "images judged by {}",
     "compute.threads": "threads: {}",
     "compute.device": "{}",
     "compute.precision": "{}",
 }
 _UNSET_NAMES = {"train_samples": "all training samples"}
+_EMPTY_NAMES = {"measure.extractors": "images not judged"}
 _TITLES = {
     "partition.alpha": "α",
     "partition.clients": "clients",
@@ -82,6 +84,8 @@ def describe(field: str, value: str) -> str:
     """Return a setting with its value, such as ``α = 0.1``."""
     if value == UNSET:
         return _UNSET_NAMES.get(field, f"{title(field)} not set")
+    if not value and field in _EMPTY_NAMES:
+        return _EMPTY_NAMES[field]
     known = _NAMES.get(field)
     return known.format(value) if known else f"{field.replace('_', ' ')} {value}"
 

@@ -6,17 +6,20 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from reports.formats import MISSING, seconds, size
+from reports.formats import MISSING, operations, seconds, size
 from reports.grid import Grid, GridCell
 from reports.scores import cell_facts, summary_columns
 from reports.table import Cell, Row, Table
 
 _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("rounds", "rounds", lambda value: f"{value:g}"),
+    ("fedavg_rounds", "= FedAvg rounds", lambda value: f"{value:.3g}"),
     ("up_per_client", "up / client", size),
     ("down_per_client", "down / client", size),
     ("client_seconds", "clients s", seconds),
     ("server_seconds", "server s", seconds),
+    ("client_flops", "clients FLOPs", operations),
+    ("server_flops", "server FLOPs", operations),
     ("peak_memory_bytes", "peak memory", size),
 )
 _MAIN = ("up_per_client", "down_per_client", "client_seconds", "server_seconds")
@@ -80,6 +83,7 @@ def cost_frame(grid: Grid) -> pd.DataFrame:
         *("warmup_up_bytes", "warmup_down_bytes"),
         *("client_seconds", "slowest_client_seconds", "server_seconds", "evaluation_seconds"),
         *("data_seconds", "engine_seconds", "cached_client_seconds", "total_seconds"),
+        *("fedavg_rounds", "client_flops", "server_flops", "generation_seconds"),
         "peak_memory_bytes",
     )
     rows = []

@@ -39,6 +39,14 @@ def seconds(value: float) -> str:
     return _three(value) if value < 1000 else f"{value:.0f}"
 
 
+def operations(count: float) -> str:
+    """Return a number of floating-point operations, such as ``1.25 T``."""
+    for unit, factor in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if count >= factor:
+            return f"{_three(count / factor)} {unit}"
+    return f"{count:.0f}"
+
+
 def probability(p: float) -> str:
     """Return a p value."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -139,7 +139,7 @@ def build_grid(results: Results) -> Grid:
     Every setting that differs becomes a column axis; method settings that differ under
     one label become part of the row's name. Seeds alone are averaged over.
     """
-    runs = shown_runs(results)
+    runs = [run for run in shown_runs(results) if not run.get("not_for_tables")]
     settings = [
         {column: plain_text(run.get(column)) for column in results.setting_columns} for run in runs
     ]
@@ -173,12 +173,27 @@ def _row_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         if config is not None:
             by_label.setdefault(str(run["label"]), []).append(config)
     differing = {label: _differing(found) for label, found in by_label.items()}
+    own = _own_labels(runs)
     names = []
     for run, config in zip(runs, configs, strict=True):
         label = str(run["label"])
         parts = [f"{key}={(config or {}).get(key, '?')}" for key in differing.get(label, ())]
-        names.append(f"{label} [{', '.join(parts)}]" if parts else label)
+        shown = own.get((label, json.dumps(config, sort_keys=True)), label)
+        names.append(f"{shown} [{', '.join(parts)}]" if parts else shown)
     return names
+
+
+def _own_labels(runs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """Return what methods call themselves in a configuration, where no variant names them.
+
+    A strict one-shot Mosaic, for instance, is never shown without its meta model's setting.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for run in runs:
+        label, own = str(run["label"]), run.get("details_label")
+        if own and label == str(run["method"]):
+            found[label, json.dumps(_config(run), sort_keys=True)] = str(own)
+    return found
 
 
 def _config(run: Mapping[str, Any]) -> dict[str, str] | None:

@@ -31,7 +31,7 @@ NOT_INSTALLED = "not installed"
 UNKNOWN = "unknown"
 """A setting of a run without a record that nothing says."""
 
-_SECTIONS = ("budget", "compute")
+_SECTIONS = ("budget", "measure", "compute")
 _NOT_SETTINGS = ("config", "code")
 
 

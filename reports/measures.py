@@ -14,10 +14,13 @@ MEASURES: Mapping[str, str] = {
     "teacher_accuracy": "the same of the teacher that the model was distilled from",
     "up_per_client": "bytes a client uploads, warm-up included, mean over clients",
     "down_per_client": "bytes a client is sent, warm-up included, mean over clients",
+    "fedavg_rounds": "rounds of federated averaging whose traffic, up and down, equals the run's",
     "client_seconds": "computing of all clients, cached training at its first price, seconds",
     "slowest_client_seconds": "computing of the slowest client, seconds",
     "server_seconds": "computing of the server, seconds",
     "total_seconds": "wall time of the run, seconds",
+    "client_flops": "floating-point operations of all clients, estimated from a sample of steps",
+    "server_flops": "the same of the server",
     "peak_memory_bytes": "highest resident memory of the run's process, bytes",
 }
 """Columns of numbers that tables are made of, and what they mean."""
@@ -27,6 +30,7 @@ def measures(record: Record) -> dict[str, Any]:
     """Return a record's metrics, traffic, timing and provenance as columns."""
     return {
         **_scores(record.metrics),
+        **_generation(record.metrics),
         **_traffic(record.communication),
         **_seconds(record.timing),
         **_provenance(record.metrics, record.environment),
@@ -42,10 +46,42 @@ def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "loss": metrics.get("loss"),
         "teacher_accuracy": teacher.get("accuracy"),
         "teacher_loss": teacher.get("loss"),
+        "details_label": (metrics.get("details") or {}).get("label"),
+        "not_for_tables": (metrics.get("details") or {}).get("not_for_tables"),
         "test_samples": metrics.get("test_samples"),
         "per_class_accuracy": _json(metrics.get("per_class_accuracy")),
         "confusion": _json(metrics.get("confusion")),
     }
+
+
+GENERATION: Mapping[str, str] = {
+    "fid": "squared Fréchet distance of generated to real images, in the extractor's features",
+    "fid_ratio": "that distance over the one between real test and real training images",
+    "kid": "kernel distance of generated to real images",
+    "inception_score": "Inception score by the extractor's probabilities",
+    "precision": "share of generated images within the real manifold",
+    "recall": "share of real images within the generated manifold",
+    "images": "generated images that were measured",
+}
+"""What is measured of a method's images with each extractor; columns ``<extractor>.<name>``."""
+
+
+def _generation(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the pooled measures of each extractor, which share no column."""
+    entries: Sequence[Mapping[str, Any]] = metrics.get("generation") or ()
+    columns: dict[str, Any] = {}
+    for entry in entries:
+        pooled, useful = entry.get("pooled") or {}, entry.get("usefulness") or {}
+        name = str(entry.get("extractor"))
+        columns |= {f"{name}.{key}": pooled.get(key) for key in GENERATION}
+        columns[f"{name}.enough"] = pooled.get("enough")
+        columns[f"{name}.real_fid"] = (entry.get("real") or {}).get("fid")
+        columns["usefulness"] = useful.get("accuracy")
+        columns["coverage"] = useful.get("coverage")
+        columns["labeller"] = useful.get("labeller")
+    if columns:
+        columns["extractors"] = ", ".join(str(entry.get("extractor")) for entry in entries)
+    return columns
 
 
 def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,6 +108,13 @@ def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
             "down_least": min(int(client.get("down", 0)) for client in clients),
             "down_most": max(int(client.get("down", 0)) for client in clients),
         }
+    model = parts(communication)["up"].get("model")
+    rounds = int(communication.get("rounds") or 1)
+    if model:
+        # A round of averaging sends the whole state up and down; what a round of this method
+        # uploads as its model is that state (of the clients' own widths).
+        whole = 2 * model / rounds
+        columns["fedavg_rounds"] = (up + down + extra_up + extra_down) / whole
     return columns
 
 
@@ -93,10 +136,13 @@ def _seconds(timing: Mapping[str, Any]) -> dict[str, Any]:
         key: timing.get(key)
         for key in (
             *("server_seconds", "evaluation_seconds", "data_seconds", "engine_seconds"),
+            "generation_seconds",
             *("cached_client_seconds", "warmup_seconds", "total_seconds"),
         )
     }
     return {
+        "client_flops": (timing.get("flops") or {}).get("clients"),
+        "server_flops": (timing.get("flops") or {}).get("server"),
         "client_seconds": clients.get("sum"),
         "slowest_client_seconds": clients.get("max"),
         **named,

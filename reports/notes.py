@@ -8,6 +8,7 @@ from typing import Any
 
 from reports.axes import SEED_FIELDS, UNSET, describe
 from reports.formats import probability
+from reports.generation import generation_notes
 from reports.grid import Grid, Split
 from reports.load import DONE, NOT_RUN, Results, shown_runs
 from reports.scores import FLAG, verdicts
@@ -32,7 +33,9 @@ def notes(results: Results, grid: Grid) -> list[str]:
     found += _setting(grid)
     if done:
         found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
+        found += generation_notes(grid)
     found += _provenance(grid)
+    found += _left_out(runs)
     warned = Counter(text for run in runs for text in str(run.get("warnings") or "").split(" | "))
     found += [f"Warning of {n} runs: {text}" for text, n in warned.items() if text]
     return found
@@ -110,6 +113,14 @@ def _cost_rules(done: Sequence[Mapping[str, Any]]) -> list[str]:
         "The common first initialisation is a seed and costs nothing. Bytes are what crossed the "
         f"wire, mean over clients{shared}. Client seconds are summed over clients, cached "
         "training at its first price.",
+    ]
+
+
+def _left_out(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    labels = dict.fromkeys(str(run["label"]) for run in runs if run.get("not_for_tables"))
+    return [
+        f"Left out of the tables: {label}, whose predictions depend on the test batch."
+        for label in labels
     ]
 
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from reports.generation import main_columns
 from reports.table import Cell, Table
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ def print_report(report: Report, console: Console) -> None:
             console.print(_rich(costs, f"{report.experiment}: {costs.title}"))
         else:
             _say(console, f"costs: {report.folder / 'communication.md'}")
+    images = report.rendered.get("generation")
+    if images is not None:
+        for part in slices(main_columns(images), console.width):
+            console.print(_rich(part, f"{report.experiment}: {images.title}"))
     for sentence in report.reasons:
         _say(console, f"! {sentence}", "yellow")
     for sentence in report.notes:

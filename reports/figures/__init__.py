@@ -17,6 +17,7 @@ from benchmark.store.files import (
 )
 from reports.comparisons import Ranks
 from reports.figures.classes import by_class
+from reports.figures.generation import generation_scores, samples
 from reports.figures.lines import by_setting, histories
 from reports.figures.ranks import critical_difference
 from reports.figures.style import STYLE_VERSION, paper, rendered
@@ -55,6 +56,8 @@ def plots(results: Results, grid: Grid, ranks: Ranks | str) -> Iterator[Plot]:
     yield from traffic(grid, MOST_SCENARIOS)
     yield from histories(grid, results.folder, MOST_SCENARIOS)
     yield from by_class(grid, MOST_SCENARIOS)
+    yield from generation_scores(grid, MOST_SCENARIOS)
+    yield from samples(grid, results.folder)
     if not isinstance(ranks, str):
         yield critical_difference(ranks)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLE_VERSION = "1"
+STYLE_VERSION = "2"
 """Raised when figures should be drawn anew though their data did not change."""
 
 COLUMN = 3.4

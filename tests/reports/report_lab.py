@@ -91,6 +91,9 @@ class Lab:
         up: int = 1000,
         warnings: Sequence[str] = (),
         warmup_up: int = 0,
+        generation: Sequence[dict[str, Any]] = (),
+        details: dict[str, Any] | None = None,
+        grids: dict[str, bytes] | None = None,
         **changes: Any,
     ) -> Record | None:
         """Add one run to the grid."""
@@ -114,7 +117,15 @@ class Lab:
                 "uses": USES.get(method, ["weights"]),
                 "summary": "made up",
             },
-            metrics=self._metrics(accuracy, teacher) if done else {},
+            metrics=(
+                {
+                    **self._metrics(accuracy, teacher),
+                    "generation": list(generation),
+                    "details": details or {},
+                }
+                if done
+                else {}
+            ),
             communication=_communication(up, warmup_up) if done else {},
             timing=_timing() if done else {},
             environment={
@@ -132,6 +143,8 @@ class Lab:
                 for n, value in enumerate(history)
             ]
             attempt.write_history(rows)
+        for name, data in (grids or {}).items():
+            attempt.write_bytes(name, data)
         if status.is_final:
             attempt.publish(record)
         else:
@@ -160,6 +173,25 @@ class Lab:
             "split": {"digest": "d" * 64, "id": "d" * 16, "topped_up": [0, 0]},
             "dataset_fingerprint": "f00d",
         }
+
+
+def judged(extractor: str = "classifier", fid: float = 12.5, **pooled: Any) -> dict[str, Any]:
+    """Return what the harness says of generated images with one extractor."""
+    values = {
+        **{"images": 200, "enough": True, "fid": fid, "fid_ratio": fid / 0.5, "kid": 1.5},
+        **{"inception_score": 4.5, "inception_score_split_sd": 0.25},
+        **{"precision": 0.5, "recall": 0.25},
+    }
+    return {
+        "extractor": extractor,
+        "extractor_accuracy": 0.9 if extractor == "classifier" else None,
+        "feature_size": 64,
+        "real": {"fid": 0.5, "kid": 0.0, "inception_score": 8.0, "train": 900, "test": 300},
+        "pooled": {**values, **pooled},
+        "clients": {},
+        "classes": [],
+        "usefulness": {"accuracy": 0.625, "coverage": 0.9, "labeller": "classifier"},
+    }
 
 
 def _communication(up: int, warmup_up: int) -> dict[str, Any]:

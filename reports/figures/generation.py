@@ -1,0 +1,202 @@
+"""Generated images: their scores by method, and samples of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from benchmark.store.files import digest
+from reports.figures.style import PAGE, look
+from reports.generation import extractors
+from reports.grid import Grid
+from reports.load import DONE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SCORES = (
+    ("fid_ratio", "Fréchet distance ÷ real", True),
+    ("inception_score", "Inception score", False),
+    ("usefulness", "accuracy of training on them (%)", False),
+)
+MOST_SAMPLES = 6
+"""Pictures of a method in the figure of samples, at most."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One method's score."""
+
+    label: str
+    place: int
+    reference: bool
+    value: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A figure of scores of generated images by method, one panel a score.
+
+    Parameters
+    ----------
+    heading : str
+        The scenario.
+    extractor : str
+        Whose features and probabilities they rest on.
+    panels : tuple of (str, bool, tuple of Bar)
+        Axis label, whether the axis is logarithmic, and the bars.
+    name : str
+        Stem of its files.
+    """
+
+    heading: str
+    extractor: str
+    panels: tuple[tuple[str, bool, tuple[Bar, ...]], ...]
+    name: str
+
+    def draw(self) -> Figure:
+        """Return the figure."""
+        from matplotlib.figure import Figure
+
+        bars = max(len(panel) for _, _, panel in self.panels)
+        figure = Figure(figsize=(PAGE, 0.28 * bars + 0.9), layout="constrained")
+        axes = figure.subplots(1, len(self.panels), squeeze=False)[0]
+        for axis, (label, logarithmic, panel) in zip(axes, self.panels, strict=True):
+            at = np.arange(len(panel))[::-1]
+            axis.barh(
+                at,
+                [bar.value for bar in panel],
+                xerr=[bar.spread for bar in panel] if any(bar.spread for bar in panel) else None,
+                color=[look(bar.place, bar.reference).color for bar in panel],
+                height=0.62,
+                error_kw={"elinewidth": 0.7, "capsize": 1.5},
+            )
+            axis.set_yticks(at, [bar.label for bar in panel] if axis is axes[0] else [])
+            axis.set_xlabel(label)
+            axis.grid(axis="y", visible=False)
+            if logarithmic:
+                axis.set_xscale("log")
+                axis.set_xlim(left=1)
+        title = f"judged by {self.extractor}"
+        figure.suptitle(f"{self.heading}, {title}" if self.heading else title, fontsize=7.5)
+        return figure
+
+
+def generation_scores(grid: Grid, most: int) -> Iterator[Scores]:
+    """Yield scores of generated images, a figure for each scenario and extractor."""
+    from reports.figures.lines import places
+
+    looks = places(grid)
+    for number, scenario in enumerate(grid.scenarios[:most]):
+        for extractor in extractors(grid):
+            panels = []
+            for column, label, logarithmic in _SCORES:
+                key = column if column == "usefulness" else f"{extractor}.{column}"
+                scale = 100 if column == "usefulness" else 1
+                bars = []
+                for row, cell in grid.column(scenario):
+                    if found := cell.summary(key):
+                        spread = scale * (found.sd or 0.0)
+                        value = scale * found.mean
+                        bars.append(Bar(row.label, looks[row], row.reference, value, spread))
+                panels.append((label, logarithmic, tuple(bars)))
+            if len({len(bars) for _, _, bars in panels}) == 1 and panels[0][2]:
+                name = f"generation_{extractor}" + (f"_{number + 1}" if number else "")
+                heading = ", ".join(grid.axes.header(scenario))
+                yield Scores(heading, extractor, tuple(panels), name)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A grid of generated images beside a run's record."""
+
+    title: str
+    path: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated images of each method, those of real clients beside theirs.
+
+    Parameters
+    ----------
+    rows : tuple of (str, tuple of Sample)
+        A method and its pictures, of its first finished run.
+    name : str
+        Stem of its files.
+    """
+
+    rows: tuple[tuple[str, tuple[Sample, ...]], ...]
+    name: str = "samples"
+
+    def draw(self) -> Figure:
+        """Return the figure."""
+        from matplotlib.figure import Figure
+
+        pictures = [
+            (f"{label}: {one.title}", np.asarray(Image.open(one.path)))
+            for label, found in self.rows
+            for one in found
+        ]
+        lines = [pictures[start : start + 3] for start in range(0, len(pictures), 3)]
+        heights = [
+            max(picture.shape[0] / picture.shape[1] for _, picture in line) * PAGE / 3
+            for line in lines
+        ]
+        figure = Figure(figsize=(PAGE, sum(heights) + 0.32 * len(lines)), layout="constrained")
+        parts = figure.subfigures(
+            len(lines), 1, squeeze=False, height_ratios=[height + 0.32 for height in heights]
+        )
+        for part, line in zip(parts[:, 0], lines, strict=True):
+            axes = part.subplots(1, 3, squeeze=False)[0]
+            for axis in axes:
+                axis.set_axis_off()
+            for axis, (title, picture) in zip(axes, line, strict=False):
+                axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axis.set_title(title, fontsize=6.5)
+        return figure
+
+
+def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
+    """Yield the figure of samples, of the first scenario that has any."""
+    for scenario in grid.scenarios:
+        rows = []
+        for row, cell in grid.column(scenario):
+            done = next((run for run in cell.runs if run["shown"] == DONE), None)
+            found = [] if done is None else _pictures(folder / str(done["run_id"]))
+            if found:
+                rows.append((row.label, tuple(found)))
+        if rows:
+            yield Samples(tuple(rows))
+            return
+
+
+def _title(name: str) -> str:
+    """Return a picture's title; a client's has real images of that client on its right."""
+    made = re.fullmatch(r"(client \d+) generated", name)
+    return f"{made[1]}, generated | real" if made else name
+
+
+def _pictures(folder: Path) -> list[Sample]:
+    paths = sorted(
+        folder.glob("grid-*.png"),
+        key=lambda path: [
+            int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)
+        ],
+    )
+    return [
+        Sample(
+            _title(path.stem.removeprefix("grid-").replace("-", " ")),
+            str(path),
+            digest({"bytes": path.read_bytes().hex()}),
+        )
+        for path in paths[:MOST_SAMPLES]
+    ]

@@ -1,0 +1,124 @@
+"""How good the generated images are: distances and scores, each in a column of its extractor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from reports.formats import percent
+from reports.grid import Grid, GridCell
+from reports.measures import GENERATION
+from reports.scores import cell_facts, summary_columns
+from reports.table import Cell, Row, Table
+
+FEW = "‡"
+"""Sign of a distance that rests on fewer images than the extractor has features."""
+
+
+def _three(value: float) -> str:
+    return f"{value:.3g}"
+
+
+_POOLED: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("fid_ratio", "Fréchet ÷ real", _three),
+    ("fid", "Fréchet", _three),
+    ("kid", "KID", _three),
+    ("inception_score", "IS", _three),
+    ("precision", "precision %", percent),
+    ("recall", "recall %", percent),
+    ("images", "images", lambda value: f"{value:,.0f}"),
+)
+_USEFUL: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("usefulness", "trained on them %", percent),
+    ("coverage", "classes covered %", percent),
+)
+
+
+def extractors(grid: Grid) -> tuple[str, ...]:
+    """Return the extractors that some run was measured with, in order of appearance."""
+    found: dict[str, None] = {}
+    for cell in grid.cells.values():
+        for run in cell.runs:
+            found.update(dict.fromkeys(filter(None, str(run.get("extractors") or "").split(", "))))
+    return tuple(found)
+
+
+def generation_table(grid: Grid) -> Table | None:
+    """Return measures of generated images by method, scenario after scenario.
+
+    ``None`` where no method of the grid made any.
+    """
+    named = extractors(grid)
+    if not named:
+        return None
+    columns = [("images", header) for _, header, _ in _USEFUL]
+    columns += [(name, header) for name in named for _, header, _ in _POOLED]
+    rows = []
+    for scenario in grid.scenarios:
+        place = ", ".join(grid.axes.header(scenario))
+        for row, cell in grid.column(scenario):
+            if not any(run.get("extractors") for run in cell.runs):
+                continue
+            cells = [_cell(cell, column, form) for column, _, form in _USEFUL]
+            cells += [
+                _cell(cell, f"{name}.{column}", form, _flag(cell, name, column))
+                for name in named
+                for column, _, form in _POOLED
+            ]
+            rows.append(Row(place or row.group, row.label, tuple(cells), row.reference))
+    return Table("generation", "Generated images", tuple(columns), tuple(rows))
+
+
+def main_columns(table: Table) -> Table:
+    """Return the table with the columns that a terminal has room for."""
+    chosen = ("trained on them %", "classes covered %", "Fréchet ÷ real", "IS")
+    return table.select([at for at, column in enumerate(table.columns) if column[-1] in chosen])
+
+
+def generation_notes(grid: Grid) -> list[str]:
+    """Return how the measures are to be read; nothing where there are none."""
+    if not extractors(grid):
+        return []
+    said = [
+        "Generated images: 'Fréchet ÷ real' is the distance to the clients' real images over the "
+        "distance of real test images to them; a bare distance in the classifier's features has "
+        "no scale. 'Trained on them' is the real-test accuracy of one fixed network trained on "
+        "the generated images as the suite's classifier labels them. IS is the mean over splits; "
+        "± is over seeds.",
+    ]
+    if any(
+        run.get(f"{name}.enough") is False
+        for cell in grid.cells.values()
+        for run in cell.runs
+        for name in extractors(grid)
+    ):
+        said.append(f"{FEW} Fewer images than features: this distance is biased upwards.")
+    return said
+
+
+def _flag(cell: GridCell, name: str, column: str) -> str:
+    few = any(run.get(f"{name}.enough") is False for run in cell.runs)
+    return FEW if few and column in ("fid", "fid_ratio") else ""
+
+
+def _cell(cell: GridCell, column: str, form: Callable[[float], str], flag: str = "") -> Cell:
+    summary = cell.summary(column)
+    if summary is None:
+        return Cell(muted=True)
+    spread = (f"{summary.sd:.2g}" if form is _three else form(summary.sd)) if summary.sd else ""
+    return Cell(form(summary.mean), spread, flag=flag)
+
+
+def generation_frame(grid: Grid) -> pd.DataFrame:
+    """Return one row a cell with raw measures of its images."""
+    measured = ["usefulness", "coverage"]
+    measured += [f"{name}.{column}" for name in extractors(grid) for column in GENERATION]
+    rows = []
+    for scenario in grid.scenarios:
+        for row, cell in grid.column(scenario):
+            if any(run.get("extractors") for run in cell.runs):
+                numbers = [summary_columns(cell, column) for column in measured]
+                facts = cell_facts(grid, row, scenario)
+                rows.append(facts | {k: v for entry in numbers for k, v in entry.items()})
+    return pd.DataFrame.from_records(rows)

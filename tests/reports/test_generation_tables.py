@@ -1,0 +1,113 @@
+"""Generated images in tables and figures: extractors apart, scales beside, few images marked."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from report_lab import Lab, judged
+
+from reports.api import write_report
+
+Page = Callable[[Path, str], str]
+
+
+def png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8), value, dtype=np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def columns_of(folder: Path) -> tuple[list[tuple[str, ...]], dict[str, list[str]]]:
+    table = write_report(folder, figures=False).rendered["generation"]
+    return list(table.columns), {row.label: [c.text for c in row.cells] for row in table.rows}
+
+
+def test_every_column_names_its_extractor(lab: Lab) -> None:
+    for seed, fid in enumerate((10.0, 12.0)):
+        lab.add("distilling", seed, 0.5, generation=[judged(fid=fid), judged("inception", 90.0)])
+        lab.add("averaging", seed, 0.4)
+    columns, texts = columns_of(lab.plan())
+    assert {column[0] for column in columns} == {"images", "classifier", "inception"}
+    assert "averaging" not in texts, "a method without images has no row"
+    row = dict(zip(columns, texts["distilling"], strict=True))
+    assert row["classifier", "Fréchet"] == "11 ± 1.4"
+    assert row["classifier", "Fréchet ÷ real"] == "22 ± 2.8"
+    assert row["inception", "Fréchet"] == "90"
+    assert row["images", "trained on them %"] == "62.50"
+    assert row["classifier", "images"] == "200"
+    # The spread of IS over its splits stands in no column.
+    assert row["classifier", "IS"] == "4.5"
+    frame = pd.read_csv(lab.folder / "report" / "generation.csv")
+    assert list(frame["classifier.fid_mean"]) == [11.0]
+
+
+def test_one_extractor_is_missing_and_no_value_of_the_other_takes_its_place(lab: Lab) -> None:
+    lab.add("distilling", 0, generation=[judged()])
+    lab.add("counting", 0, generation=[judged(), judged("inception", 80.0)])
+    columns, texts = columns_of(lab.plan())
+    at = columns.index(("inception", "Fréchet"))
+    assert texts["distilling"][at] == "–"
+    assert texts["counting"][at] == "80"
+
+
+def test_a_distance_of_too_few_images_is_marked(lab: Lab, page: Page) -> None:
+    lab.add("distilling", 0, generation=[judged(enough=False)])
+    _, texts = columns_of(lab.plan())
+    assert "12.5‡" in texts["distilling"]
+    assert "‡ Fewer images than features" in page(lab.folder, "generation.md")
+
+
+def test_no_table_without_generated_images(lab: Lab) -> None:
+    lab.add("averaging", 0)
+    report = write_report(lab.plan(), figures=False)
+    assert "generation" not in report.rendered
+    assert not (lab.folder / "report" / "generation.md").exists()
+
+
+def test_scores_and_samples_are_drawn_and_only_drawn_anew_when_they_change(lab: Lab) -> None:
+    grids = {"grid-client-0-generated.png": png(10), "grid-client-10-generated.png": png(20)}
+    for seed in (0, 1):
+        lab.add("distilling", seed, generation=[judged(fid=10.0 + seed)], grids=grids)
+        lab.add("counting", seed, generation=[judged()], grids={"grid-generated.png": png(90)})
+    folder = lab.plan()
+    write_report(folder)
+    figures = folder / "report" / "figures"
+    drawn = {name: (figures / f"{name}.png") for name in ("samples", "generation_classifier")}
+    before = {name: path.stat().st_mtime_ns for name, path in drawn.items()}
+    write_report(folder)
+    assert {name: path.stat().st_mtime_ns for name, path in drawn.items()} == before
+    for path in folder.glob("*/grid-generated.png"):
+        path.write_bytes(png(200))
+    write_report(folder)
+    assert drawn["samples"].stat().st_mtime_ns > before["samples"]
+    assert drawn["generation_classifier"].stat().st_mtime_ns == before["generation_classifier"]
+
+
+def test_a_method_is_called_what_it_calls_itself(lab: Lab) -> None:
+    lab.add("distilling", 0, details={"label": "distilling (meta=none)"})
+    lab.add("distilling", 0, label="mine", details={"label": "other"}, method__config={"a": 2})
+    report = write_report(lab.plan(), figures=False)
+    labels = [row.label for row in report.rendered["accuracy"].rows]
+    assert sorted(labels) == ["distilling (meta=none)", "mine"]
+
+
+def test_what_depends_on_its_batch_is_left_out_and_named(lab: Lab) -> None:
+    lab.add("averaging", 0)
+    lab.add("counting", 0, details={"not_for_tables": True})
+    report = write_report(lab.plan(), figures=False)
+    assert [row.label for row in report.rendered["accuracy"].rows] == ["averaging"]
+    assert any("Left out of the tables: counting" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("up", "expected"), [(1000, 1000 / (2 * 936)), (1936, 1936 / (2 * 1872))])
+def test_traffic_in_rounds_of_averaging(lab: Lab, up: int, expected: float) -> None:
+    lab.add("averaging", 0, up=up)
+    report = write_report(lab.plan(), figures=False)
+    frame = report.tables["communication"]
+    assert frame["fedavg_rounds_mean"][0] == pytest.approx(expected)
