@@ -17,6 +17,7 @@ from reports.generation import generation_frame, generation_table
 from reports.grid import Grid, build_grid
 from reports.load import Results, load
 from reports.notes import notes, reasons
+from reports.page import PAGE_NAME, page_text
 from reports.scores import score_frame, score_table
 from reports.table import Table
 
@@ -100,10 +101,23 @@ def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
         for name, text in contents.items():
             files.append(folder / name)
             _write_if_changed(folder / name, text)
+        drawn: list[Path] = []
         if figures:
             from reports.figures import draw_all
 
-            files += draw_all(results, grid, ranks, folder / "figures")
+            drawn = draw_all(results, grid, ranks, folder / "figures")
+            files += drawn
+        page = page_text(
+            results.name,
+            grid,
+            experiment_dir,
+            rendered,
+            notes=said,
+            reasons=why,
+            figures=[path for path in drawn if path.suffix == ".png"],
+        )
+        files.append(folder / PAGE_NAME)
+        _write_if_changed(folder / PAGE_NAME, page)
     return Report(
         results.name, folder, tables, rendered, said, why, tuple(files), len(grid.scenarios)
     )

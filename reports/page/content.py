@@ -1,0 +1,201 @@
+"""What the page's script needs to know, as JSON values: rows, runs, histories, pictures."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.store import ExperimentStore, Record
+from benchmark.store.attempts import read_history
+from reports.axes import plain_text
+from reports.grid import Grid, GridCell, RowKey
+from reports.load import DONE
+from reports.scores import verdicts
+
+POINTS = 200
+"""Points of a history that are kept, at most; evenly thinned, the last one always there."""
+
+FILTERS = (
+    ("dataset", "dataset"),
+    ("partition.alpha", "α"),
+    ("widths", "widths"),
+    ("partition.clients", "clients"),
+    ("warmup.rounds", "warm-up rounds"),
+    ("model.family", "model"),
+)
+"""Settings that a reader can filter by, and that stand in a column where they differ."""
+
+_NUMBERS = (
+    *("accuracy", "teacher_accuracy", "up_per_client", "down_per_client", "client_seconds"),
+    *("server_seconds", "server_flops", "fedavg_rounds", "usefulness", "classifier.fid_ratio"),
+)
+_SPEC = ("scenario", "method", "budget", "measure", "compute", "code")
+
+
+def page_content(grid: Grid, folder: Path) -> dict[str, Any]:
+    """Return all that the page shows of an experiment.
+
+    Parameters
+    ----------
+    grid : Grid
+        Its rows and cells.
+    folder : Path
+        Its folder, where records, histories and sample grids lie. Histories and pictures of
+        the first finished run of a cell are part of the page; others are linked.
+    """
+    judged = verdicts(grid)
+    rows, chosen = [], []
+    for scenario in grid.scenarios:
+        for row, cell in grid.column(scenario):
+            rows.append(_row(row, cell, scenario, grid) | _marks(row, judged[scenario]))
+            first = next((run for run in cell.runs if run["shown"] == DONE), None)
+            if first is not None:
+                chosen.append(str(first["run_id"]))
+    records = {record.run_id: record for record in ExperimentStore(folder).records()}
+    runs = {}
+    for cell in grid.cells.values():
+        for run in cell.runs:
+            key = str(run["run_id"])
+            runs[key] = _run(run, records.get(key), folder, whole=key in set(chosen))
+    return {"rows": rows, "runs": runs, "filters": _filters(rows)}
+
+
+def _marks(row: RowKey, verdict: Any) -> dict[str, bool]:
+    return {
+        "best": not row.reference and row.label in verdict.tied,
+        "second": not row.reference and bool(verdict.tied) and row.label == verdict.second,
+    }
+
+
+def _row(row: RowKey, cell: GridCell, scenario: tuple[str, ...], grid: Grid) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
+    for column in _NUMBERS:
+        found = cell.summary(column)
+        numbers[column] = None if found is None else [found.mean, found.sd]
+    place = ", ".join(grid.axes.header(scenario))
+    return {
+        "label": row.label,
+        "group": row.group,
+        "reference": row.reference,
+        "scenario": place,
+        "settings": {name: plain_text(cell.runs[0].get(name)) for name, _ in FILTERS},
+        "planned": len(cell.runs),
+        "done": cell.statuses[DONE],
+        "status": ", ".join(
+            f"{name} {count}" if len(cell.runs) > 1 else name
+            for name, count in sorted(cell.statuses.items())
+            if name != DONE
+        ),
+        "runs": [str(run["run_id"]) for run in cell.runs],
+        **numbers,
+    }
+
+
+def _filters(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    made = []
+    for name, title in FILTERS:
+        values = list(dict.fromkeys(row["settings"][name] for row in rows))
+        made.append({"name": name, "title": title, "values": sorted(values, key=_sortable)})
+    return made
+
+
+def _sortable(value: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(value), "")
+    except ValueError:
+        return (1, 0.0, value)
+
+
+def _run(
+    run: Mapping[str, Any], record: Record | None, folder: Path, *, whole: bool
+) -> dict[str, Any]:
+    facts = {
+        "id": str(run["run_id"]),
+        "label": str(run["label"]),
+        "seed": plain_text(run.get("seed")),
+        "split_seed": plain_text(run.get("split_seed")),
+        "status": str(run["shown"]),
+        "reason": str(run.get("reason") or ""),
+        "accuracy": run.get("accuracy"),
+    }
+    if record is None:
+        return facts
+    metrics = {
+        key: value
+        for key, value in record.metrics.items()
+        if key not in ("confusion", "details", "generation", "teacher", "per_class_accuracy")
+    }
+    return {
+        **facts,
+        "spec": {key: record.spec.get(key) for key in _SPEC if key in record.spec},
+        "metrics": metrics,
+        "teacher_accuracy": (record.metrics.get("teacher") or {}).get("accuracy"),
+        "generation": record.metrics.get("generation") or [],
+        "communication": {
+            key: value for key, value in record.communication.items() if key != "per_client"
+        },
+        "timing": {key: value for key, value in record.timing.items() if key != "client_seconds"},
+        "environment": {
+            key: value for key, value in record.environment.items() if key != "client_cache_ids"
+        },
+        "warnings": list(record.warnings),
+        "place": f"../{record.run_id}/record.json",
+        **(_kept(folder / record.run_id) if whole else _linked(folder / record.run_id)),
+    }
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    return {"history": _history(folder / "history.csv"), "grids": _grids(folder, whole=True)}
+
+
+def _linked(folder: Path) -> dict[str, Any]:
+    history = folder / "history.csv"
+    link = f"../{folder.name}/history.csv" if history.is_file() else ""
+    return {"history_place": link, "grids": _grids(folder, whole=False)}
+
+
+def _grids(folder: Path, *, whole: bool) -> list[dict[str, str]]:
+    made = []
+    for path in sorted(folder.glob("grid-*.png")):
+        title = path.stem.removeprefix("grid-").replace("-", " ")
+        source = f"../{folder.name}/{path.name}"
+        if whole:
+            source = data_uri(path.read_bytes())
+        made.append({"title": title, "source": source, "linked": "" if whole else source})
+    return made
+
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG as text that an image element takes."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _history(path: Path) -> dict[str, Any]:
+    """Return the server's and the clients' curves, thinned."""
+    if not path.is_file():
+        return {}
+    rows = read_history(path)
+    curves: dict[str, list[list[float]]] = {}
+    for row in rows:
+        client = row.get("client", "")
+        for name, value in row.items():
+            if name in ("round", "step", "client") or not isinstance(value, float):
+                continue
+            title = f"client {client:g}: {name}" if isinstance(client, float) else name
+            curves.setdefault(title, []).append([float(row["step"]), value])
+    return {name: _thin(points) for name, points in curves.items()}
+
+
+def _thin(points: list[list[float]]) -> list[list[float]]:
+    if len(points) <= POINTS:
+        return points
+    return [points[at * (len(points) - 1) // (POINTS - 1)] for at in range(POINTS)]
+
+
+def as_script(content: Mapping[str, Any]) -> str:
+    """Return JSON that can stand inside a script element whatever its texts say."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

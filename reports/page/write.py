@@ -1,0 +1,96 @@
+"""The page as text: template, style, script and data in one file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, select_autoescape
+from markupsafe import Markup
+
+from reports.grid import Grid
+from reports.page.content import as_script, data_uri, page_content
+from reports.table import Table
+
+PAGE_NAME = "index.html"
+
+
+def page_text(
+    experiment: str,
+    grid: Grid,
+    folder: Path,
+    tables: Mapping[str, Table],
+    *,
+    notes: Sequence[str],
+    reasons: Sequence[str],
+    figures: Sequence[Path],
+) -> str:
+    """Return the HTML page of an experiment; the same text for the same records.
+
+    Parameters
+    ----------
+    experiment : str
+        Its name.
+    grid : Grid
+        Its rows and cells.
+    folder : Path
+        Its folder.
+    tables : mapping of str to Table
+        Rendered tables by name.
+    notes, reasons : sequence of str
+        What the tables rest on, and what did not end well.
+    figures : sequence of Path
+        PNG files to show; a PDF of the same name lies beside each.
+    """
+    pictures = [
+        {
+            "title": path.stem.replace("_", " "),
+            "source": data_uri(path.read_bytes()),
+            "pdf": f"figures/{path.stem}.pdf",
+        }
+        for path in figures
+    ]
+    return _template().render(
+        experiment=experiment,
+        tables=[_table(table) for table in tables.values()],
+        notes=list(notes),
+        reasons=list(reasons),
+        pictures=pictures,
+        content=Markup(as_script(page_content(grid, folder))),
+        style=Markup(_file("page.css")),
+        script=Markup(_file("page.js")),
+        plotly=Markup(_plotly()),
+    )
+
+
+def _table(table: Table) -> dict[str, Any]:
+    levels = [[column[level] for column in table.columns] for level in range(max(table.levels, 1))]
+    return {
+        "title": table.title,
+        "name": table.name,
+        "levels": levels if table.columns else [],
+        "groups": table.groups,
+        "width": len(table.columns) + 1,
+    }
+
+
+@lru_cache(maxsize=1)
+def _template() -> Any:
+    # The text is ours; everything that comes from records is escaped.
+    environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True)
+    return environment.from_string(_file("page.html"))
+
+
+def _file(name: str) -> str:
+    return (files("reports.page") / name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    script: str = get_plotlyjs()
+    return script.replace("</script", "<\\/script")
