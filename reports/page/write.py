@@ -53,7 +53,7 @@ def page_text(
         }
         for path in figures
     ]
-    return _template().render(
+    text: str = _template().render(
         experiment=experiment,
         tables=[_table(table) for table in tables.values()],
         notes=list(notes),
@@ -64,6 +64,7 @@ def page_text(
         script=Markup(_file("page.js")),
         plotly=Markup(_plotly()),
     )
+    return text
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -90,7 +91,6 @@ def _file(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    script: str = get_plotlyjs()
+    # The file that plotly's own pages without a network embed.
+    script = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     return script.replace("</script", "<\\/script")
