@@ -20,6 +20,7 @@ OK, RUN_FAILED, USER_ERROR, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 VERBS = MappingProxyType(
     {
         "run": "run a grid of methods and scenarios (the default verb)",
+        "paper": "run a table or figure of the Mosaic paper, or its CPU-sized twin",
         "list": "list methods, datasets, models, profiles or experiments",
         "datasets": "show what data is there; fetch and prepare what is missing",
         "describe": "say what a method does, takes and uploads",

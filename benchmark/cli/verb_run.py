@@ -36,6 +36,12 @@ done again: the same command goes on where it stopped. A flag counts before the 
 def parser() -> Parser:
     """Return the parser of ``run``."""
     made = new_parser("run", _DESCRIPTION)
+    add_run_flags(made)
+    return made
+
+
+def add_run_flags(made: Parser) -> None:
+    """Add all flags of a grid and of how it is run."""
     add_grid_flags(made)
     add_place_flags(made)
     group = made.add_argument_group("execution")
@@ -70,7 +76,6 @@ def parser() -> Parser:
         "--dry-run", action="store_true", help="print what would run, and what it would cost"
     )
     group.add_argument("--quiet", action="store_true", help="no progress, only errors")
-    return made
 
 
 def add_place_flags(made: Parser) -> None:

@@ -1,0 +1,67 @@
+"""``paper``: the tables and figures of the Mosaic paper, run and drawn by name."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from benchmark.cli import output, verb_run
+from benchmark.cli.flags import experiment_of
+from benchmark.cli.parsing import Parser, bundled_experiments, new_parser
+from benchmark.errors import UserError, unknown
+
+PREFIX, TWIN = "paper_", "_cpu"
+"""What the names of the files begin with, and end with where they are sized for a CPU."""
+
+_DESCRIPTION = """\
+Without a name, lists what can be made. With one, runs what is missing of its grid and draws
+it: with the paper's settings (a GPU or a cluster), or with --cpu its twin on Fashion-MNIST.
+All flags of `run` hold, and count before the file."""
+
+
+def parser() -> Parser:
+    """Return the parser of ``paper``."""
+    made = new_parser("paper", _DESCRIPTION)
+    made.add_argument("name", nargs="?", metavar="NAME", help="what to make; a list if not given")
+    made.add_argument("--cpu", action="store_true", help="the CPU-sized twin")
+    verb_run.add_run_flags(made)
+    return made
+
+
+def names() -> list[str]:
+    """Return the names of the paper's tables and figures."""
+    found = [name for name in bundled_experiments() if name.startswith(PREFIX)]
+    return [name.removeprefix(PREFIX) for name in found if not name.endswith(TWIN)]
+
+
+def execute(values: argparse.Namespace, talk: Console) -> int:
+    """List, or run and draw; return the exit status."""
+    if values.name is None:
+        return _list(values)
+    if values.config is not None:
+        raise UserError("paper: --config and a name are two experiments; give one of them")
+    if values.name not in names():
+        raise unknown("table or figure of the paper", values.name, names())
+    values.config = f"{PREFIX}{values.name}{TWIN if values.cpu else ''}"
+    return verb_run.execute(values, talk)
+
+
+def _list(values: argparse.Namespace) -> int:
+    rows = []
+    for name in names():
+        for twin in (False, True):
+            values.config = f"{PREFIX}{name}{TWIN if twin else ''}"
+            experiment = experiment_of(values)
+            command = f"paper {name}{' --cpu' if twin else ''}"
+            rows.append((command, experiment.description, _size(values, experiment.experiment)))
+    console = output.stdout()
+    console.print(output.table("the Mosaic paper", ("command", "what it shows", "records"), rows))
+    return 0
+
+
+def _size(values: argparse.Namespace, experiment: str) -> str:
+    """Return how many runs of an experiment are on the disk."""
+    folder = values.results / experiment
+    done = len(list(folder.glob("*/record.json"))) if folder.is_dir() else 0
+    return f"{done} done" if done else "none yet"

@@ -1,0 +1,79 @@
+"""``paper``: every file of the paper expands to runs, twins included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.cli.main import main
+from benchmark.cli.parsing import bundled_experiments
+from benchmark.cli.verb_paper import names
+from benchmark.experiment import plan, resolve
+from benchmark.registry import discover
+from benchmark.specs import ComputeSpec
+from benchmark.specs.base import read_yaml
+
+SEVEN = {"mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "food101"}
+
+
+@pytest.mark.parametrize("name", sorted(bundled_experiments()))
+def test_every_bundled_file_expands_to_runs(name: str) -> None:
+    path = bundled_experiments()[name]
+    experiment = resolve({}, read_yaml(path), str(path))
+    assert experiment.experiment == name, "an experiment is called as its file"
+    runs, broken = plan(experiment, discover(), ComputeSpec())
+    assert runs
+    assert not broken
+    assert len({run.spec.run_id for run in runs}) == len(runs)
+    assert any(run.skip is None for run in runs)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_twin_differs_in_size_alone(name: str) -> None:
+    files = bundled_experiments()
+    whole, twin = (
+        resolve({}, read_yaml(files[f"paper_{name}{end}"]), name) for end in ("", "_cpu")
+    )
+    assert (whole.profile, twin.profile) == ("paper", "cpu")
+    for field in ("methods", "variants", "alpha", "clients", "seeds"):
+        assert getattr(whole, field) == getattr(twin, field), field
+    # A profile makes all clients narrower; that clients differ is what the table is about.
+    assert len(whole.widths[0]) == len(twin.widths[0])
+    assert whole.models == ("resnet18",)
+
+
+def test_the_main_table_has_the_seven_datasets() -> None:
+    path = bundled_experiments()["paper_accuracy"]
+    experiment = resolve({}, read_yaml(path), "paper")
+    assert set(experiment.datasets) == SEVEN
+    assert experiment.alpha == (0.01, 0.1, 1.0)
+
+
+def test_it_lists_what_can_be_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["paper", "--results", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "paper accuracy --cpu" in out
+    assert "none yet" in out
+
+
+def test_a_dry_run_plans_the_twin(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    flags = ["--datasets", "digits", "--dry-run", "--results", str(tmp_path)]
+    assert main(["paper", "meta", "--cpu", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "36 to run" in out
+    assert "mosaic (meta=none)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["acuracy"], "did you mean 'accuracy'"),
+        (["accuracy", "--config", "mosaic_losses"], "two experiments"),
+    ],
+)
+def test_wrong_names_are_refused(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["paper", *arguments]) == 2
+    assert says in capsys.readouterr().err
