@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -44,6 +44,8 @@ class Options:
         Runs at a time.
     gpus : tuple of str
         GPUs that they are dealt out to; empty without CUDA.
+    retries : int
+        Times that a run is tried again whose worker died without a word.
     force : frozenset of str
         Methods (or labels) whose finished runs are run again; ``all`` means every one.
     """
@@ -55,6 +57,7 @@ class Options:
     timeout: float | None = None
     workers: int = 1
     gpus: tuple[str, ...] = ()
+    retries: int = 1
     force: frozenset[str] = frozenset()
 
     @property
@@ -137,7 +140,7 @@ class _Session:
     tally: _Tally = field(default_factory=_Tally)
     attempts: dict[str, _Opened] = field(default_factory=dict)
     again: deque[tuple[PlannedRun, int, ExitStack]] = field(default_factory=deque)
-    lost: set[str] = field(default_factory=set)
+    lost: Counter[str] = field(default_factory=Counter)
 
     def jobs(self, runs: Sequence[PlannedRun]) -> Iterator[Job | None]:
         """Yield a job for each run that has no result, holding the run's lock meanwhile.
@@ -242,8 +245,10 @@ class _Session:
                     attempt.publish(record)
                 else:
                     attempt.fail(record)
-            if outcome.lost and record.status is Status.FAILED and run.spec.run_id not in self.lost:
-                self.lost.add(run.spec.run_id)
+            tried_again = self.lost[outcome.run_id]
+            may_again = outcome.lost and tried_again < self.options.retries
+            if may_again and record.status is Status.FAILED:
+                self.lost[outcome.run_id] += 1
                 self.again.append((run, opened.index, stack.pop_all()))
                 self.listener.note(f"{run.label}: {outcome.reason}; trying it once more")
                 return
@@ -275,9 +280,9 @@ def execute(
 ) -> GridResult:
     """Run what has no result yet, one record a cell.
 
-    A run whose worker died without a word is tried once more. Runs that are finished are not
-    run again; failed, timed-out and interrupted ones are. Ctrl-C ends the runs at work, keeps
-    everything that is finished, and passes on.
+    A run whose worker died without a word is tried again (``options.retries``). Runs that are
+    finished are not run again; failed, timed-out and interrupted ones are. Ctrl-C ends the runs
+    at work, keeps everything that is finished, and passes on.
 
     Raises
     ------

@@ -6,6 +6,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,13 @@ from benchmark.cli import output
 from benchmark.cli.checks import check_experiment, check_file, check_folder, check_force, load_data
 from benchmark.cli.flags import add_grid_flags, experiment_of
 from benchmark.cli.naming import run_titles
-from benchmark.cli.parsing import Parser, duration, new_parser, workers
+from benchmark.cli.parsing import Parser, duration, new_parser, one_of, workers
 from benchmark.cli.progress import Listener, listening, loading
+from benchmark.errors import UserError
 
 if TYPE_CHECKING:
+    from benchmark.executor import Executor
+    from benchmark.executor.ray_engine import RayExecutor
     from benchmark.experiment import ExperimentSpec, PlannedRun
     from benchmark.grid import GridResult, Options
     from benchmark.registry import BrokenPlugin
@@ -51,6 +55,23 @@ def add_run_flags(made: Parser) -> None:
         default="auto",
         metavar="N",
         help="runs at a time; changes no result (default: cores, or GPUs, for each run's threads)",
+    )
+    group.add_argument(
+        "--engine",
+        type=one_of("engine", ("local", "ray")),
+        default="local",
+        metavar="local|ray",
+        help="processes of this machine, or tasks on a Ray cluster (default: local)",
+    )
+    group.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="head of the Ray cluster (default: the one that this machine belongs to)",
+    )
+    group.add_argument(
+        "--ship",
+        action="store_true",
+        help="Ray nodes that share no folder: they send finished runs back",
     )
     group.add_argument(
         "--timeout", type=duration, metavar="TIME", help="time limit of one run: 90s, 10m, 1h30m"
@@ -99,6 +120,7 @@ def add_place_flags(made: Parser) -> None:
 def execute(values: argparse.Namespace, talk: Console) -> int:
     """Run the grid; return the exit status."""
     experiment = experiment_of(values)
+    _check_engine(values)
     check_folder(values.results, "--results")
     if values.data_root is not None:
         check_folder(values.data_root, "--data-root")
@@ -125,7 +147,35 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         Store(options.results).check_writable()
         with loading(talk, quiet=values.quiet) as progress:
             load_data(todo, options, progress)
-    return _run(experiment, runs, broken, options, talk, quiet=values.quiet)
+    executor = _ray_executor(values, compute) if values.engine == "ray" else None
+    if executor is not None:
+        from benchmark.executor.ray_engine import RETRIES
+
+        room = max(1, executor.room(compute.threads))
+        options = replace(options, workers=room, gpus=(), retries=RETRIES)
+    return _run(experiment, runs, broken, options, talk, executor=executor, quiet=values.quiet)
+
+
+def _check_engine(values: argparse.Namespace) -> None:
+    """Refuse flags of the Ray engine beside another one."""
+    if values.engine != "ray":
+        for flag in ("address", "ship"):
+            if getattr(values, flag):
+                raise UserError(f"--{flag} is for --engine ray only")
+
+
+def _ray_executor(values: argparse.Namespace, compute: ComputeSpec) -> RayExecutor:
+    from benchmark.executor.ray_engine import RayExecutor
+    from benchmark.grid import PRELOAD, TARGET
+
+    return RayExecutor(
+        TARGET,
+        address=values.address or "auto",
+        workers=None if values.workers == "auto" else values.workers,
+        gpu=compute.device == "cuda",
+        ship=values.ship,
+        preload=PRELOAD,
+    )
 
 
 def compute_of(experiment: ExperimentSpec) -> ComputeSpec:
@@ -190,6 +240,7 @@ def _run(
     options: Options,
     talk: Console,
     *,
+    executor: Executor | None,
     quiet: bool,
 ) -> int:
     from benchmark import grid
@@ -198,7 +249,7 @@ def _run(
     began = time.monotonic()
     try:
         with listening(run_titles(runs), talk, quiet=quiet) as listener:
-            result = grid.execute(experiment, runs, broken, options, listener)
+            result = grid.execute(experiment, runs, broken, options, listener, executor=executor)
     except KeyboardInterrupt:
         output.error_line(
             "interrupted; finished runs are kept: give the same command again to go on"

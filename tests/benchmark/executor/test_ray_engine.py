@@ -1,0 +1,157 @@
+"""The Ray engine on a real cluster of several nodes, one of which is killed on the way."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from grids import Silent, command, finish, metrics_of, planned, run_grid  # noqa: E402
+
+from benchmark.executor import Job  # noqa: E402
+from benchmark.executor.ray_engine import RETRIES, RayExecutor  # noqa: E402
+from benchmark.grid import PRELOAD, TARGET, Options, execute  # noqa: E402
+from benchmark.store import Status  # noqa: E402
+
+GRID: dict[str, Any] = {"methods": ["fedavg", "ensemble"], "seeds": [0, 1]}
+
+
+class Nodes:
+    """A cluster of a head that computes nothing and two nodes of one CPU."""
+
+    def __init__(self, cluster: Any) -> None:
+        self.cluster = cluster
+        self.nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        cluster.wait_for_nodes()
+
+    def kill_one(self) -> None:
+        self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    ray = pytest.importorskip("ray")
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    paths = [str(HERE), str(HERE.parents[2])]
+    monkeypatch.setenv("PYTHONPATH", ":".join(paths))
+    small = {"num_cpus": 0, "object_store_memory": 80 * 1024**2, "include_dashboard": False}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=small)
+    try:
+        yield Nodes(cluster)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def executor(nodes: Nodes, target: str = TARGET, **options: Any) -> RayExecutor:
+    preload = PRELOAD if target == TARGET else ()
+    return RayExecutor(target, address=nodes.cluster.address, preload=preload, **options)
+
+
+class Killer(Silent):
+    """Kills a node as soon as a run on each of them has said something."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        super().__init__()
+        self.nodes = nodes
+        self.heard: set[str] = set()
+        self.killed = False
+
+    def progress(
+        self, run: Any, phase: str, step: int, total: int, scalars: dict[str, float]
+    ) -> None:
+        self.heard.add(run.spec.run_id)
+        if len(self.heard) == 2 and not self.killed:
+            self.killed = True
+            self.nodes.kill_one()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ship", [False, True])
+def test_a_killed_node_costs_no_record(nodes: Nodes, tmp_path: Path, ship: bool) -> None:
+    serial = tmp_path / "serial"
+    run_grid(serial, **GRID)
+    results = tmp_path / "ray"
+    experiment, runs = planned(**GRID)
+    listener = Killer(nodes)
+    result = execute(
+        experiment,
+        runs,
+        [],
+        Options(results=results, workers=2, retries=RETRIES),
+        listener,
+        executor=executor(nodes, ship=ship),
+    )
+    assert listener.killed
+    assert any("once more" in note for note in listener.notes), listener.notes
+    assert (result.done, result.failed) == (4, 0)
+    assert metrics_of(results) == metrics_of(serial)
+
+
+@pytest.mark.slow
+def test_jobs_end_as_on_one_machine(nodes: Nodes, tmp_path: Path) -> None:
+    ways = {
+        "double": Status.DONE,
+        "fail": Status.FAILED,
+        "killed": Status.FAILED,
+        "diverge": Status.DIVERGED,
+        "sleep": Status.TIMED_OUT,
+    }
+    jobs = [
+        Job(
+            f"{number:016x}",
+            {"function": name, "number": 21, "pids": str(tmp_path / "pids")},
+            timeout=8.0 if name == "sleep" else None,
+        )
+        for number, name in enumerate(ways)
+    ]
+    found = {o.run_id: o for o in executor(nodes, "executor_targets:by_name").run(jobs)}
+    outcomes = {name: found[job.run_id] for name, job in zip(ways, jobs, strict=True)}
+    assert {name: outcome.status for name, outcome in outcomes.items()} == ways
+    assert outcomes["double"].result == 42
+    assert outcomes["killed"].lost
+    assert not outcomes["fail"].lost
+    assert outcomes["diverge"].step == 17
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_tasks(nodes: Nodes, tmp_path: Path) -> None:
+    import psutil
+
+    pids = tmp_path / "pids"
+    job = Job("0" * 16, {"pids": str(pids)})
+
+    def interrupt(event: object) -> None:
+        raise KeyboardInterrupt
+
+    running = executor(nodes, "executor_targets:sleep").run([job], interrupt)
+    assert next(running).status is Status.INTERRUPTED
+    with pytest.raises(KeyboardInterrupt):
+        next(running)
+    noted = [int(pid) for pid in pids.read_text().split()]
+    deadline = time.monotonic() + 10
+    while any(psutil.pid_exists(pid) for pid in noted) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(psutil.pid_exists(pid) for pid in noted)
+
+
+@pytest.mark.parametrize("flag", [["--address", "head:6379"], ["--ship"]])
+def test_flags_of_ray_are_refused_beside_another_engine(flag: list[str], tmp_path: Path) -> None:
+    status, _, err = finish(command(*flag, "--results", str(tmp_path)))
+    assert status == 2
+    assert f"{flag[0]} is for --engine ray only" in err
+
+
+def test_a_missing_ray_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmark.errors import UserError
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="Ray is not installed"):
+        RayExecutor(TARGET)
