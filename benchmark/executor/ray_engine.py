@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from benchmark.store.status import Status
 
 POLL = 0.5
 """Seconds between two looks at silent tasks, and at whether the cluster has grown."""
+
+PATIENCE = 10.0
+"""Seconds that the cluster's head has to answer; Ray itself would try for minutes."""
 
 RETRIES = 3
 """Times that a run is tried again whose node or worker died: clusters lose more than one."""
@@ -193,6 +197,17 @@ def _next(source: Iterator[Job | None]) -> tuple[Job | None, bool]:
         return None, True
 
 
+def _check_reachable(address: str) -> None:
+    """Refuse an address of another form, or one where nobody listens."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not (port.isascii() and port.isdigit()):
+        raise UserError(f"--address: '{address}' is not of the form host:port, such as head:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--engine ray: nobody answers at '{address}' ({error})") from None
+
+
 def _connected(address: str) -> Any:
     """Return the module ``ray``, connected to a cluster."""
     try:
@@ -204,6 +219,8 @@ def _connected(address: str) -> Any:
         ) from None
     if ray.is_initialized():
         return ray
+    if address != "auto":
+        _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:

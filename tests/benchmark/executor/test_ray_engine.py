@@ -149,6 +149,25 @@ def test_flags_of_ray_are_refused_beside_another_engine(flag: list[str], tmp_pat
     assert f"{flag[0]} is for --engine ray only" in err
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("127.0.0.1:1", "nobody answers"),
+        ("head", "host:port"),
+        ("ray://head:10001", "host:port"),
+        ("127.0.0.1:99999", "nobody answers"),
+    ],
+)
+def test_a_wrong_address_is_one_clear_line_at_once(address: str, says: str) -> None:
+    from benchmark.errors import UserError
+
+    pytest.importorskip("ray")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=says):
+        RayExecutor(TARGET, address=address)
+    assert time.monotonic() - began < 15
+
+
 def test_a_missing_ray_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmark.errors import UserError
 
