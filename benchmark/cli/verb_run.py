@@ -23,6 +23,7 @@ from benchmark.trackers import TrackedListener, check_tracker, make_tracker
 if TYPE_CHECKING:
     from benchmark.experiment import ExperimentSpec, PlannedRun
     from benchmark.grid import GridResult, Options
+    from benchmark.grid import Listener as Listening
     from benchmark.registry import BrokenPlugin
     from benchmark.specs import ComputeSpec
 
