@@ -85,25 +85,20 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     result = run_protocol(
         method, federation, spec.budget, lambda: FederationOracle(federation, events)
     )
-    evaluator = Evaluator(federation, torch.device(spec.compute.device))
-    events.progress("evaluation", 0, 1)
-    metrics = _metrics(spec, federation, result, evaluator)
-    measuring = time.perf_counter()
-    metrics["generation"], signatures = _generation(payload, federation, result, cache, events)
-    generation_seconds = time.perf_counter() - measuring
-    history = _history(result, evaluator)
+    judged = _Judged(payload, spec, federation, result)
+    judged.measure(cache, events)
+    seconds = {
+        "data_seconds": data_seconds,
+        "evaluation_seconds": judged.evaluator.seconds,
+        "generation_seconds": judged.generation_seconds,
+    }
     attempt = Attempt(Path(payload["attempt"]))
-    if history:
-        attempt.write_history(history)
+    if judged.history:
+        attempt.write_history(judged.history)
     for name, images in result.output.images.items():
         attempt.write_bytes(grid_name(name), picture(name, images, data))
     total = time.perf_counter() - began
-    known = data_seconds + warmup_wall + evaluator.seconds + generation_seconds
-    timing = _timing(federation, result, total, known) | {
-        "data_seconds": data_seconds,
-        "evaluation_seconds": evaluator.seconds,
-        "generation_seconds": generation_seconds,
-    }
+    known = warmup_wall + sum(seconds.values())
     attempt.publish(
         Record(
             run_id=spec.run_id,
@@ -112,37 +107,68 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
             label=payload["label"],
             spec=spec.canonical(),
             method=info.for_record(),
-            metrics=metrics,
+            metrics=judged.metrics,
             communication=_communication(federation, result),
-            timing=timing,
+            timing=_timing(federation, result, total, known) | seconds,
             environment=environment(spec, result),
-            warnings=[*_warnings(federation), *result.output.warnings, *signatures],
+            warnings=[*_warnings(federation), *result.output.warnings, *judged.signatures],
         )
     )
 
 
-def _generation(
-    payload: Mapping[str, Any],
-    federation: Federation,
-    result: ProtocolResult,
-    cache: Cache,
-    events: Events,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Measure the images that the method made, if it made any."""
-    generated = result.output.generated
-    if generated is None:
-        return [], []
-    spec = RunSpec.parse(payload["spec"], "run spec")
-    weights = payload.get("inception_weights")
-    meter = GenerationMeter(
-        federation.data,
-        spec.compute,
-        cache,
-        events,
-        extractors=spec.measure.extractors,
-        inception_weights=Path(weights) if weights else None,
-    )
-    return meter(generated)
+class _Judged:
+    """What the harness finds out about a finished method: accuracy, history, its images.
+
+    Parameters
+    ----------
+    payload : mapping
+        The job's, for the place of Inception's weights.
+    spec : RunSpec
+        The run.
+    federation : Federation
+        With the data that methods never saw.
+    result : ProtocolResult
+        What the method made.
+    """
+
+    def __init__(
+        self,
+        payload: Mapping[str, Any],
+        spec: RunSpec,
+        federation: Federation,
+        result: ProtocolResult,
+    ) -> None:
+        self._payload, self._spec = payload, spec
+        self._federation, self._result = federation, result
+        self.evaluator = Evaluator(federation, torch.device(spec.compute.device))
+        self.metrics: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        self.signatures: list[str] = []
+        self.generation_seconds = 0.0
+
+    def measure(self, cache: Cache, events: Events) -> None:
+        """Evaluate the model, its history, and the images that it learned from."""
+        events.progress("evaluation", 0, 1)
+        self.metrics = _metrics(self._spec, self._federation, self._result, self.evaluator)
+        self.history = _history(self._result, self.evaluator)
+        began = time.perf_counter()
+        self.metrics["generation"], self.signatures = self._generation(cache, events)
+        self.generation_seconds = time.perf_counter() - began
+
+    def _generation(self, cache: Cache, events: Events) -> tuple[list[dict[str, Any]], list[str]]:
+        generated = self._result.output.generated
+        if generated is None:
+            return [], []
+        weights = self._payload.get("inception_weights")
+        meter = GenerationMeter(
+            self._federation.data,
+            self._spec.compute,
+            cache,
+            events,
+            extractors=self._spec.measure.extractors,
+            inception_weights=Path(weights) if weights else None,
+        )
+        return meter(generated)
 
 
 def configured_method(info: MethodInfo, spec: RunSpec) -> Method[Any]:

@@ -99,12 +99,17 @@ class FlopMeter:
         if self._open:
             raise RuntimeError("a section is open already")
         self._open, self._step = True, 0
+        # A fused transformer layer skips autocast when it passes through a counter: all of a
+        # section goes without it, so that counted and uncounted steps have the same bits.
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
         hook = register_optimizer_step_post_hook(self._after_step)
         self._switch(on=True)
         try:
             yield
         finally:
             hook.remove()
+            torch.backends.mha.set_fastpath_enabled(fused)
             self._switch(on=False)
             self._closed += sum(tally.total for tally in self._tallies.values())
             self._closed += self._counter.total

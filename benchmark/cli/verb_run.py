@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +20,14 @@ from benchmark.cli.naming import run_titles
 from benchmark.cli.parsing import Parser, duration, new_parser, one_of, workers
 from benchmark.cli.progress import Listener, listening, loading
 from benchmark.errors import UserError
+from benchmark.trackers import TrackedListener, check_tracker, make_tracker
 
 if TYPE_CHECKING:
     from benchmark.executor import Executor
     from benchmark.executor.ray_engine import RayExecutor
     from benchmark.experiment import ExperimentSpec, PlannedRun
     from benchmark.grid import GridResult, Options
+    from benchmark.grid import Listener as Listening
     from benchmark.registry import BrokenPlugin
     from benchmark.specs import ComputeSpec
 
@@ -91,6 +94,11 @@ def add_run_flags(made: Parser) -> None:
         "or a download)",
     )
     group.add_argument(
+        "--tracker",
+        metavar="NAME",
+        help="also send scalars, images and specs to tensorboard, wandb or mlflow",
+    )
+    group.add_argument(
         "--no-cache", action="store_true", help="neither read nor write trained models"
     )
     group.add_argument(
@@ -126,6 +134,8 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         check_folder(values.data_root, "--data-root")
     if values.inception_weights is not None:
         check_file(values.inception_weights, "--inception-weights")
+    if values.tracker is not None:
+        check_tracker(values.tracker)
     check_experiment(experiment)
     from benchmark.experiment import plan
     from benchmark.registry import discover
@@ -153,7 +163,16 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
 
         room = max(1, executor.room(compute.threads))
         options = replace(options, workers=room, gpus=(), retries=RETRIES)
-    return _run(experiment, runs, broken, options, talk, executor=executor, quiet=values.quiet)
+    return _run(
+        experiment,
+        runs,
+        broken,
+        options,
+        talk,
+        executor=executor,
+        quiet=values.quiet,
+        tracker=values.tracker,
+    )
 
 
 def _check_engine(values: argparse.Namespace) -> None:
@@ -242,14 +261,18 @@ def _run(
     *,
     executor: Executor | None,
     quiet: bool,
+    tracker: str | None = None,
 ) -> int:
     from benchmark import grid
     from benchmark.cli.main import INTERRUPTED
 
     began = time.monotonic()
     try:
-        with listening(run_titles(runs), talk, quiet=quiet) as listener:
-            result = grid.execute(experiment, runs, broken, options, listener, executor=executor)
+        with (
+            listening(run_titles(runs), talk, quiet=quiet) as listener,
+            _tracked(listener, tracker, options, experiment) as told,
+        ):
+            result = grid.execute(experiment, runs, broken, options, told, executor=executor)
     except KeyboardInterrupt:
         output.error_line(
             "interrupted; finished runs are kept: give the same command again to go on"
@@ -259,6 +282,22 @@ def _run(
     if not quiet:
         output.say(talk, summary(result, time.monotonic() - began))
     return _conclude(result, listener)
+
+
+@contextmanager
+def _tracked(
+    listener: Listener, tracker: str | None, options: Options, experiment: ExperimentSpec
+) -> Iterator[Listening]:
+    """Return the listener, with a tracker beside it if one is asked for."""
+    if tracker is None:
+        yield listener
+        return
+    folder = options.results / experiment.experiment
+    told = TrackedListener(listener, make_tracker(tracker, folder, experiment.experiment), folder)
+    try:
+        yield told
+    finally:
+        told.close()
 
 
 def show_report(folder: Path) -> None:

@@ -88,6 +88,28 @@ def test_counting_changes_no_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain, counted, strict=True))
 
 
+def test_a_transformer_in_half_precision_is_counted_and_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    tokens = torch.randn(4, 5, 16)
+
+    def asked() -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return layer(tokens)  # type: ignore[no-any-return]
+
+    meter, optimizer = FlopMeter(), torch.optim.SGD(layer.parameters(), lr=0.0)
+    seen = []
+    with meter.section():
+        for _ in range(2 * EVERY):  # counted at first, then mostly not
+            seen.append(asked())
+            for parameter in layer.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+    assert all(torch.equal(one, seen[0]) for one in seen)
+    assert meter.total > 0
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_a_failure_inside_leaves_nothing_switched_on() -> None:
     meter = FlopMeter()
 

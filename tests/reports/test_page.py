@@ -201,6 +201,7 @@ def test_equal_records_make_equal_pages(made: Path) -> None:
     assert len(json.loads(content[1])["runs"]) == 20
 
 
+@pytest.mark.slow
 def test_a_thousand_records(tmp_path: Path) -> None:
     lab = Lab(tmp_path / "many")
     for method in ("averaging", "distilling", "counting", "everything", "another"):

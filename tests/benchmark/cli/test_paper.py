@@ -10,19 +10,24 @@ from benchmark.cli.main import main
 from benchmark.cli.parsing import bundled_experiments
 from benchmark.cli.verb_paper import names
 from benchmark.experiment import plan, resolve
-from benchmark.registry import discover
+from benchmark.registry import Registry, discover
 from benchmark.specs import ComputeSpec
 from benchmark.specs.base import read_yaml
 
 SEVEN = {"mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "food101"}
 
 
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return discover()
+
+
 @pytest.mark.parametrize("name", sorted(bundled_experiments()))
-def test_every_bundled_file_expands_to_runs(name: str) -> None:
+def test_every_bundled_file_expands_to_runs(name: str, registry: Registry) -> None:
     path = bundled_experiments()[name]
     experiment = resolve({}, read_yaml(path), str(path))
     assert experiment.experiment == name, "an experiment is called as its file"
-    runs, broken = plan(experiment, discover(), ComputeSpec())
+    runs, broken = plan(experiment, registry, ComputeSpec())
     assert runs
     assert not broken
     assert len({run.spec.run_id for run in runs}) == len(runs)

@@ -1,0 +1,115 @@
+"""Trackers hear a grid, keep what it says, and can't harm it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grids import Silent, planned
+
+from benchmark.cli.main import main
+from benchmark.errors import UserError
+from benchmark.grid import Options, execute
+from benchmark.trackers import TrackedListener, check_tracker, make_tracker
+
+TINY: dict[str, Any] = {
+    "methods": ["mosaic"],
+    "train_samples": 100,
+    "epochs": 1,
+    "clients": 2,
+    "generator_steps": 2,
+}
+
+
+def tracked(name: str, results: Path) -> tuple[Any, Silent]:
+    """Run a small grid with a tracker."""
+    experiment, runs = planned(**TINY)
+    heard = Silent()
+    folder = results / experiment.experiment
+    listener = TrackedListener(heard, make_tracker(name, folder, experiment.experiment), folder)
+    result = execute(experiment, runs, [], Options(results), listener)
+    listener.close()
+    return result, heard
+
+
+def test_tensorboard_keeps_scalars_images_and_the_spec(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result, heard = tracked("tensorboard", tmp_path)
+    assert result.done == 1
+    ((_, record),) = heard.ended
+    folder = tmp_path / "main" / "trackers" / "tensorboard" / record.run_id
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    tags = events.Tags()
+    assert events.Scalars("result/accuracy")[0].value == pytest.approx(record.metrics["accuracy"])
+    assert any(tag.endswith("/loss") for tag in tags["scalars"])
+    assert set(tags["images"]) == {"grid-client-0-generated", "grid-client-1-generated"}
+    text = events.Tensors("spec/text_summary")[0].tensor_proto.string_val[0].decode()
+    spec = json.loads(text.split("```json")[1].rsplit("```", 1)[0])
+    assert spec["method"]["name"] == "mosaic"
+
+
+@pytest.mark.slow
+def test_mlflow_keeps_metrics_and_artifacts(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    result, heard = tracked("mlflow", tmp_path)
+    assert result.done == 1
+    assert heard.notes == []
+    ((_, record),) = heard.ended
+    place = f"sqlite:///{tmp_path / 'main' / 'trackers' / 'mlflow.db'}"
+    client = mlflow.MlflowClient(tracking_uri=place)
+    found = client.get_experiment_by_name("oneshot-fl/main")
+    (run,) = client.search_runs([found.experiment_id])
+    assert run.data.metrics["result/accuracy"] == pytest.approx(record.metrics["accuracy"])
+    assert run.info.status == "FINISHED"
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"images", "spec.json"}
+
+
+@pytest.mark.slow
+def test_wandb_writes_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    result, heard = tracked("wandb", tmp_path)
+    assert result.done == 1
+    assert heard.notes == []
+    kept = list((tmp_path / "main" / "trackers").glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(kept) == 1
+    assert kept[0].stat().st_size > 1000
+
+
+def test_a_tracker_that_fails_is_switched_off_and_harms_nothing(tmp_path: Path) -> None:
+    class Broken:
+        calls = 0
+
+        def __getattr__(self, name: str) -> Any:
+            def fail(*_: Any) -> None:
+                Broken.calls += 1
+                raise ConnectionError("server gone")
+
+            return fail
+
+    experiment, runs = planned(**{**TINY, "methods": ["fedavg"]})
+    heard = Silent()
+    listener = TrackedListener(heard, Broken(), tmp_path / "main")
+    result = execute(experiment, runs, [], Options(tmp_path), listener)
+    listener.close()
+    assert result.done == 1
+    assert len(heard.ended) == 1
+    assert heard.notes == ["the tracker failed and is switched off: server gone"]
+    assert Broken.calls == 1
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'oneshot-fl\[wandb\]'"):
+        check_tracker("wandb")
+
+
+def test_an_unknown_tracker_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["run", "--tracker", "tensorbord", "--results", str(tmp_path)]) == 2
+    assert "tensorboard" in capsys.readouterr().err
