@@ -56,14 +56,14 @@ def test_summary(values: dict[str, object], text: str) -> None:
 def test_exit_status(
     cli, monkeypatch: pytest.MonkeyPatch, outcome: dict[str, object], status: int
 ) -> None:
-    monkeypatch.setattr("benchmark.grid.execute", lambda *_: result(**outcome))
+    monkeypatch.setattr("benchmark.grid.execute", lambda *_, **__: result(**outcome))
     monkeypatch.setattr("benchmark.cli.verb_run.show_report", lambda folder: None)
     assert cli(*FAST).status == status
 
 
 @pytest.mark.usefixtures("no_data")
 def test_interruption_says_how_to_go_on(cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("benchmark.grid.execute", interrupted)
@@ -78,7 +78,7 @@ def test_interruption_says_how_to_go_on(cli, monkeypatch: pytest.MonkeyPatch) ->
 def test_defect_shows_a_traceback_and_the_way_to_report(
     cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a defect")
 
     monkeypatch.setattr("benchmark.grid.execute", broken)
@@ -90,7 +90,7 @@ def test_defect_shows_a_traceback_and_the_way_to_report(
 
 @pytest.mark.usefixtures("no_data")
 def test_full_disk_is_one_line(cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "results/main/report")
 
     monkeypatch.setattr("benchmark.grid.execute", full)
