@@ -15,12 +15,21 @@ from benchmark.contract import (
     MethodConfig,
     Server,
     Upload,
+    parameter,
 )
 from methods.blocks.ensemble import ClientEnsemble
-from methods.blocks.teachers import ClassShareTeacher
+from methods.blocks.teachers import Average, ClassShareTeacher
 
 
-class ClassShare(Method[MethodConfig]):
+class ClassShareConfig(MethodConfig):
+    """How client outputs are combined."""
+
+    average: Average = parameter(
+        "logits", "what is averaged: logits, or softmax probabilities, which no client can outshout"
+    )
+
+
+class ClassShare(Method[ClassShareConfig]):
     """Each client's logit of a class counts by its share of that class's samples."""
 
     name = "class_share"
@@ -29,6 +38,7 @@ class ClassShare(Method[MethodConfig]):
     uses = frozenset({Information.WEIGHTS, Information.LABEL_COUNTS})
     uploads = "the model's state dict and the label counts"
     implemented = "A class that nobody holds is shared equally."
+    Config = ClassShareConfig
 
     def client_update(self, client: Client, broadcast: Broadcast) -> Upload:
         """Upload the local model and the label counts."""
@@ -45,4 +55,4 @@ class ClassShare(Method[MethodConfig]):
             [server.client_model(index, up.parts["model"]) for index, up in uploads.items()]
         )
         counts = torch.stack([upload.parts["counts"]["labels"] for upload in uploads.values()])
-        return GlobalModel(ClassShareTeacher(ensemble, counts))
+        return GlobalModel(ClassShareTeacher(ensemble, counts, self.config.average))

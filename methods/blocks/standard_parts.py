@@ -38,7 +38,13 @@ from methods.blocks.synthesis import (
     DENSE_SYNTHESIS,
     Synthesis,
 )
-from methods.blocks.teachers import BoostedTeacher, ClassShareTeacher, MeanTeacher, WeightUpdate
+from methods.blocks.teachers import (
+    Average,
+    BoostedTeacher,
+    ClassShareTeacher,
+    MeanTeacher,
+    WeightUpdate,
+)
 
 _PADDED_SIZE = 32
 _COLOUR = 3
@@ -85,6 +91,20 @@ class RealSettings(BaseModel):
 
     synthesis_batch: int = Field(default=256, ge=1)
     reading: Literal["clients", "none"] = "clients"
+
+
+class ClassShareSettings(BaseModel):
+    """Settings of class shares.
+
+    Parameters
+    ----------
+    average : {"logits", "probabilities"}
+        What of the clients' outputs is averaged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    average: Average = "logits"
 
 
 class NoSettings(BaseModel):
@@ -185,8 +205,8 @@ def _mean(materials: Materials, settings: NoSettings) -> MeanTeacher:
     return MeanTeacher(materials.ensemble)
 
 
-def _class_share(materials: Materials, settings: NoSettings) -> ClassShareTeacher:
-    return ClassShareTeacher(materials.ensemble, materials.label_counts)
+def _class_share(materials: Materials, settings: ClassShareSettings) -> ClassShareTeacher:
+    return ClassShareTeacher(materials.ensemble, materials.label_counts, settings.average)
 
 
 def _boosted(materials: Materials, settings: WeightUpdate) -> BoostedTeacher:
@@ -217,8 +237,8 @@ register(
     TEACHERS,
     Part(
         "class_share",
-        "each logit weighted by the client's share of the class",
-        NoSettings(),
+        "each logit, or probability, weighted by the client's share of the class",
+        ClassShareSettings(),
         _class_share,
         uses=frozenset({Information.LABEL_COUNTS}),
         upload=upload_label_counts,

@@ -57,8 +57,12 @@ class MeanTeacher(EnsembleTeacher):
     """Every client counts the same: the mean of logits (DENSE, arXiv 2112.12371)."""
 
 
+Average = Literal["logits", "probabilities"]
+"""What of the clients' outputs is averaged."""
+
+
 class ClassShareTeacher(EnsembleTeacher):
-    """A client's logit of class c counts by its share of that class's samples (ours).
+    """A client's answer for class c counts by its share of that class's samples (ours).
 
     Needs the clients' label counts, which is more information than weights alone.
 
@@ -69,6 +73,9 @@ class ClassShareTeacher(EnsembleTeacher):
     label_counts : Tensor
         [clients, classes], samples of each class at each client. A class that nobody has
         is shared equally.
+    average : {"logits", "probabilities"}
+        Of what. A client that never saw a class puts a large logit somewhere all the same;
+        its probabilities are bounded, so that it can't outvote those who know.
 
     Raises
     ------
@@ -78,8 +85,11 @@ class ClassShareTeacher(EnsembleTeacher):
 
     shares: Tensor
 
-    def __init__(self, ensemble: ClientEnsemble, label_counts: Tensor) -> None:
+    def __init__(
+        self, ensemble: ClientEnsemble, label_counts: Tensor, average: Average = "logits"
+    ) -> None:
         super().__init__(ensemble)
+        self.average = average
         if label_counts.dim() != 2 or len(label_counts) != len(ensemble):
             raise UserError(
                 f"label counts have shape {tuple(label_counts.shape)}; "
@@ -93,7 +103,14 @@ class ClassShareTeacher(EnsembleTeacher):
         self.register_buffer("shares", (counts / counts.sum(0)).to(first.device, first.dtype))
 
     def combine(self, client_logits: Tensor) -> Tensor:
-        """Return sum_k share_kc f_kc, [clients, B, classes] to [B, classes]."""
+        """Return sum_k share_kc f_kc, [clients, B, classes] to [B, classes].
+
+        Of probabilities: log sum_k share_kc softmax(f_k)_c, not normalised over classes.
+        """
+        if self.average == "probabilities":
+            exact = torch.promote_types(client_logits.dtype, torch.float32)
+            logs = client_logits.to(exact).log_softmax(dim=-1) + self.shares.log()[:, None]
+            return logs.logsumexp(dim=0)
         return torch.einsum("kc,kbc->bc", self.shares.to(client_logits.dtype), client_logits)
 
 

@@ -189,6 +189,8 @@ def meta_space(settings: MosaicSettings, space: str) -> str:
     """
     if settings.teacher.meta == "none":
         return "no meta model"
+    if settings.teacher.meta == "own_class":
+        return "no meta model: each expert's probability of its own class"
     if settings.teacher.meta == "synthetic":
         return "logits of whole experts on generated images"
     whose = {

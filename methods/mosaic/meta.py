@@ -100,6 +100,24 @@ class MetaTransformer(nn.Module):
             self.expert_embedding.normal_(0.0, 0.02, generator=random)
 
 
+class OwnClass(nn.Module):
+    """Each expert speaks for its own class: in place of a meta model (ours).
+
+    An expert is made by the clients that hold its class, weighted by how much of it they
+    hold. What it says of other classes is said by clients chosen for another reason, and
+    both a mean over experts and the published meta model, which does not know which expert
+    said what, let that drown the one answer which counts.
+    """
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return log P_c(c | x), [B, C], of expert logits [B, C, C], axis 1 the expert.
+
+        Not normalised over classes: each entry comes from another distribution. As logits
+        they are a distribution over classes in proportion to these probabilities.
+        """
+        return torch.diagonal(logits.log_softmax(dim=-1), dim1=1, dim2=2)
+
+
 def _transformer(width: int, heads: int, dropout: float, feedforward: int) -> nn.Transformer:
     encoder = nn.TransformerEncoderLayer(width, heads, feedforward, dropout, batch_first=True)
     decoder = nn.TransformerDecoderLayer(width, heads, feedforward, dropout, batch_first=True)

@@ -82,6 +82,8 @@ class Mosaic(Method[MosaicConfig]):
         "asked for are sent; the published code takes some batches and always sends ten.",
         "Without a warm-up prototypes are features of each client's own model; read by the heads "
         "of other clients' experts they mean little. meta=synthetic and meta=none avoid it.",
+        "meta=own_class (ours, off by default) takes each expert's probability of its own class "
+        "in place of a meta model.",
         "The meta model learns on the experts' heads over foreign features and is used on whole "
         "experts, as published.",
         "The meta model's weight average forgets its random initial weights "
@@ -115,7 +117,7 @@ class Mosaic(Method[MosaicConfig]):
         if foreign and not scenario.homogeneous:
             return (
                 "the heads of unequal models can't read each other's prototypes; "
-                "use meta=synthetic or meta=none with experts=logit"
+                "use meta=synthetic, none or own_class with experts=logit"
             )
         return None
 

@@ -175,10 +175,11 @@ class TeacherSettings(MethodConfig):
         "outputs, for any architectures (ours).",
         source="paper",
     )
-    meta: Literal["prototypes", "synthetic", "none"] = parameter(
+    meta: Literal["prototypes", "synthetic", "none", "own_class"] = parameter(
         "prototypes",
         "What the meta model learns from: the clients' prototypes, or generated images (the "
-        "paper's negative result); 'none' takes the experts' plain mean.",
+        "paper's negative result); 'none' takes the experts' plain mean. 'own_class' (ours) "
+        "asks each expert for the probability of its own class alone, and learns nothing.",
         source="paper",
     )
     unheld_channels: Literal["zero", "global"] = parameter(

@@ -16,7 +16,7 @@ from methods.blocks.composition import (
 from methods.blocks.runtime import Precision
 from methods.mosaic.experts import Experts, LogitExperts, MosaicTeacher, ParameterExperts
 from methods.mosaic.images import mixture_of, sizes_of
-from methods.mosaic.meta import make_meta
+from methods.mosaic.meta import OwnClass, make_meta
 from methods.mosaic.meta_training import (
     ImageBatches,
     PrototypeBatches,
@@ -128,8 +128,9 @@ def build_teacher(
     experts, weights = make_experts(materials, settings)
     # Follows the ensemble, whose precision becomes exact when the record is made.
     precision = partial(_precision_of, materials)
-    if settings.meta == "none":
-        return ExpertTeacher(MosaicTeacher(experts, None, precision), weights, None)
+    if settings.meta in ("none", "own_class"):
+        untrained = OwnClass() if settings.meta == "own_class" else None
+        return ExpertTeacher(MosaicTeacher(experts, untrained, precision), weights, None)
     batches: PrototypeBatches | ImageBatches
     if settings.meta == "prototypes":
         found = read_prototypes(server, materials.uploads) if prototypes is None else prototypes

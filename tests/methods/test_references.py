@@ -99,6 +99,17 @@ def test_class_shares(folder: Path) -> None:
     assert torch.allclose(predicted(place, images), expected, atol=1e-5)
 
 
+def test_class_shares_of_probabilities(folder: Path) -> None:
+    place = bench("class_share", folder, {"average": "probabilities"})
+    images = inputs(place)
+    logits, clients = client_logits(place, images)
+    counts = torch.stack([client.label_counts for client in clients]).double()
+    counts = torch.where(counts.sum(0) > 0, counts, torch.ones_like(counts))
+    shares = (counts / counts.sum(0)).float()
+    expected = torch.einsum("kc,kbc->bc", shares, logits.softmax(-1))
+    assert torch.allclose(predicted(place, images).exp(), expected, atol=1e-6)
+
+
 def test_class_share_uploads_the_counts(folder: Path) -> None:
     result = bench("class_share", folder).run()
     for parts in result.traffic.uploads.values():

@@ -64,6 +64,27 @@ def test_class_share_teacher(kit) -> None:
     torch.testing.assert_close(logits[:, 2], (first[:, 2] + second[:, 2]) / 2)
 
 
+def test_class_share_teacher_on_probabilities(kit) -> None:
+    images = torch.randn(4, 2, 1, 3, generator=kit.stream(), dtype=torch.float64)
+    counts = torch.tensor([[3, 0, 0], [1, 5, 0]])
+    ensemble = ClientEnsemble([kit.Slice(k) for k in range(2)])
+    teacher = ClassShareTeacher(ensemble, counts, "probabilities")
+    first, second = images[:, 0, 0].softmax(-1), images[:, 1, 0].softmax(-1)
+    found = teacher(images).exp()
+    torch.testing.assert_close(found[:, 0], 0.75 * first[:, 0] + 0.25 * second[:, 0])
+    torch.testing.assert_close(found[:, 1], second[:, 1])
+    torch.testing.assert_close(found[:, 2], (first[:, 2] + second[:, 2]) / 2)
+    # One client, however sure, says no more of a class than its share of it.
+    loud = images.clone()
+    loud[:, 0, 0, 0] = 100.0
+    assert (teacher(loud).exp()[:, 0] <= 1).all()
+    assert (ClassShareTeacher(ensemble, counts)(loud)[:, 0] > 70).all()
+    wanted = images.clone().requires_grad_()
+    torch.autograd.backward(teacher(wanted).sum())
+    assert wanted.grad is not None
+    assert wanted.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("counts", [torch.ones(3, 4), torch.ones(2), -torch.ones(2, 4)])
 def test_class_share_refuses_bad_counts(kit, counts) -> None:
     with pytest.raises(UserError, match="label counts"):

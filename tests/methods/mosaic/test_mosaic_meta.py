@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from benchmark.errors import DivergedError
 from methods.mosaic.experts import LogitExperts, MosaicTeacher
-from methods.mosaic.meta import MetaTransformer, make_meta
+from methods.mosaic.meta import MetaTransformer, OwnClass, make_meta
 from methods.mosaic.meta_training import (
     ImageBatches,
     MetaBatch,
@@ -30,6 +30,20 @@ from methods.mosaic.settings import MetaSettings
 
 def stream(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def test_each_expert_speaks_for_its_own_class_alone() -> None:
+    logits = torch.randn(5, 4, 4, generator=stream())
+    answer = OwnClass()(logits)
+    for expert in range(4):
+        torch.testing.assert_close(
+            answer[:, expert].exp(), logits[:, expert].softmax(-1)[:, expert]
+        )
+    # What an expert says of other classes counts only through its own probability.
+    logits[:, 1] += 3.0
+    torch.testing.assert_close(OwnClass()(logits), answer)
+    # Unlike the published meta model, it knows which expert said what.
+    assert not torch.allclose(OwnClass()(logits[:, [1, 0, 2, 3]]), answer)
 
 
 def golden_meta(dropout: float = 0.2) -> tuple[MetaTransformer, dict[str, Tensor]]:

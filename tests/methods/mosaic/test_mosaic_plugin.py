@@ -268,6 +268,7 @@ def test_native_student_is_frozen_and_the_scenarios_is_not(make: Make) -> None:
         ({}, {"rounds_warmup": [1], "warmup_steps": 1}, "starting model"),
         ({"meta": "synthetic"}, {}, "generated images"),
         ({"meta": "none"}, {}, "no meta model"),
+        ({"meta": "own_class"}, {}, "its own class"),
     ],
 )
 def test_every_row_says_its_meta_setting(
@@ -278,7 +279,7 @@ def test_every_row_says_its_meta_setting(
     assert details["label"] == f"mosaic (meta={meta})"
     assert words in details["meta_space"]
     assert details["protocol"][:2] == ("P1" if scenario else "P2")
-    assert bool(details["meta_losses"]) == (meta != "none")
+    assert bool(details["meta_losses"]) == (meta in ("prototypes", "synthetic"))
     assert len(details["expert_weights"]) == 10
     assert len(details["generators"]) == 3
 
