@@ -22,7 +22,7 @@ RUN = "0" * 16
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _warm() -> None:
+def _warm(fork_server: None) -> None:
     """Let the fork server import torch before anything is timed."""
     compute("double", {"number": 0})
 
