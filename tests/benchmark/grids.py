@@ -17,6 +17,8 @@ from benchmark.specs import ComputeSpec
 from benchmark.store import Record, Store
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 600.0
+"""Seconds until a test gives up on a process: a net under it, no claim about speed."""
 METHODS = ("fedavg", "ensemble", "best_client")
 
 
@@ -90,7 +92,7 @@ def attempts_of(results: Path, experiment: str = "main") -> set[str]:
 
 
 def wait_for_a_run(
-    process: subprocess.Popen[str], results: Path, before: set[str], timeout: float = 120
+    process: subprocess.Popen[str], results: Path, before: set[str], timeout: float = PATIENCE
 ) -> None:
     """Wait until a command has begun a run that was not there before, or has ended.
 
@@ -103,7 +105,7 @@ def wait_for_a_run(
         time.sleep(0.02)
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = PATIENCE) -> tuple[int, str, str]:
     """Wait for a command; return exit status, stdout and stderr."""
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err

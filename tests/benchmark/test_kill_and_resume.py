@@ -58,7 +58,7 @@ def kill_at_random_moments(results: Path, kills: int, chance: random.Random) -> 
             process.send_signal(signal.SIGKILL)
             killed += 1
         process.communicate()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while family(results) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert family(results) == [], "a process outlived the killed command"
@@ -105,7 +105,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     process = command(*arguments(tmp_path))
     wait_for_a_run(process, tmp_path, set())
     process.send_signal(signal.SIGINT)
-    status, _, err = finish(process, timeout=30)
+    status, _, err = finish(process)
     assert status == 130
     assert "same command" in err
     assert "Traceback" not in err

@@ -87,7 +87,8 @@ MEDDLER = plugin_lab.SOURCE.replace(
 )
 SMUGGLER = plugin_lab.SOURCE.replace(
     '        return Upload({"model": client.local_model().state_dict()})\n',
-    '        return Upload({"photos": {"all": client.images}})\n',
+    "        model = client.local_model().state_dict()\n"
+    '        return Upload({"model": model, "photos": {"all": client.images}})\n',
 )
 
 

@@ -136,12 +136,12 @@ def test_with_nothing_else_to_do_one_waits(tmp_path: Path) -> None:
 
     def slow() -> Any:
         entered.set()
-        release.wait(10)
+        release.wait(60)
         return value, {}
 
     worker = threading.Thread(target=lambda: other.get_or_make("client", {"a": 1}, slow))
     worker.start()
-    entered.wait(10)
+    entered.wait(60)
     with pytest.raises(BusyError):
         cache.get_or_make("client", {"a": 1}, lambda: (value, {}), wait=0.0)
     threading.Timer(0.3, release.set).start()
@@ -183,7 +183,7 @@ def kill_workers_and_parents(results: Path, kills: int, chance: random.Random) -
             process.send_signal(signal.SIGKILL)
         killed += 1
         process.communicate()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while workers_of(results) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert workers_of(results) == [], "a process outlived the killed command"

@@ -46,7 +46,7 @@ def ask(folder: Path, *lines: str) -> list[list[str]]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     answers = [line for line in done.stdout.splitlines() if line.startswith("LOADED ")]
