@@ -99,7 +99,7 @@ SMUGGLER = plugin_lab.SOURCE.replace(
         (SMUGGLER, sees_only_what_it_may, "the server reaches client data"),
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
         (GAMBLER, leaves_global_chance_alone, "uses the global RNG of torch"),
-        (MEDDLER, leaves_its_inputs_alone, "images were changed"),
+        (MEDDLER, leaves_its_inputs_alone, "images or labels were changed"),
     ],
 )
 def test_the_contract_suite_finds_what_it_breaks(
