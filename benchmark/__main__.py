@@ -62,7 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         # A batch system ends a job with SIGTERM: it shall go on later as after Ctrl-C.
         signal.signal(signal.SIGTERM, _interrupt)
-    from benchmark.cli.main import main as run
+    try:
+        from benchmark.cli.main import main as run
+    except ModuleNotFoundError as error:
+        # Said here with the standard library alone: nothing else may be installed.
+        from benchmark.errors import missing_package
+
+        missing = missing_package(error)
+        if missing is None:
+            raise
+        sys.stderr.write(f"error: {missing}\n")
+        return 2
 
     return run(sys.argv[1:] if argv is None else argv)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
+from pathlib import Path
+
+_ROOMS = frozenset({"benchmark", "methods", "datasets", "reports"})
 
 
 class UserError(Exception):
@@ -49,3 +53,28 @@ def suggestion(name: str, valid: Iterable[str]) -> str:
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """Return the error for an unknown ``name`` of some ``kind``."""
     return UserError(f"unknown {kind} '{name}'{suggestion(name, valid)}")
+
+
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """Return one line on a package that this interpreter lacks, and how to install it.
+
+    Parameters
+    ----------
+    error : ModuleNotFoundError
+        A failed import.
+
+    Returns
+    -------
+    str or None
+        ``None`` where what is missing is a part of the suite or of Python itself: no
+        installation would mend that.
+    """
+    package = (error.name or "").partition(".")[0]
+    if not package or package in _ROOMS or package in sys.stdlib_module_names:
+        return None
+    root = Path(__file__).resolve().parent.parent
+    return (
+        f"package '{package}' is missing: the suite is not (or not wholly) installed for "
+        f"{sys.executable}; make a virtual environment, install the suite into it with "
+        f"`pip install -e '{root}'`, and use its python"
+    )

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from benchmark import __version__
 from benchmark.cli import output
-from benchmark.errors import UserError, unknown
+from benchmark.errors import UserError, missing_package, unknown
 
 OK, RUN_FAILED, USER_ERROR, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 """Exit statuses."""
@@ -131,6 +131,10 @@ def _report(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
         where = f" {error.filename}" if error.filename else ""
         output.error_line(f"can't use{where}: {error.strerror}")
+        return USER_ERROR
+    missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+    if missing is not None:
+        output.error_line(missing)
         return USER_ERROR
     sys.stderr.write("".join(traceback.format_exception(error)))
     output.error_line(

@@ -19,7 +19,13 @@ import platformdirs
 from benchmark.contract import Method, Reference
 from benchmark.errors import unknown
 from benchmark.registry.info import BrokenPlugin, MethodInfo, PluginError, describe_class
-from benchmark.registry.sources import digest_files, part_files, part_versions, plugin_digest
+from benchmark.registry.sources import (
+    digest_files,
+    part_files,
+    part_versions,
+    plugin_digest,
+    versions_of,
+)
 
 ENTRY_POINTS = "oneshot_fl.methods"
 METADATA_VERSION = 2
@@ -172,7 +178,7 @@ def _read(item: Candidate, cache: dict[str, Any], fresh: dict[str, Any]) -> Meth
         module=item.module,
         path=str(item.path),
         plugin=plugin,
-        parts=part_versions(item.path, roots),
+        parts=versions_of(parts),
     )
 
 

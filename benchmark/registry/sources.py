@@ -53,10 +53,14 @@ def part_files(path: Path, roots: Mapping[str, Path]) -> dict[str, Path]:
     own = {file.resolve() for file in plugin_files(path)}
     places = {package: root.resolve() for package, root in roots.items()}
     seen: dict[Path, str] = {}
+    looked_for: set[str] = set()
     todo = list(own)
     while todo:
         file = todo.pop()
         for module in _imported(file, places):
+            if module in looked_for:
+                continue
+            looked_for.add(module)
             target = _module_file(module, places)
             if target is None or target in seen or target in own:
                 continue
@@ -75,9 +79,14 @@ def part_versions(path: Path, roots: Mapping[str, Path]) -> dict[str, str]:
     A block's version is the constant ``VERSION`` that it declares; a block that declares
     none is as new as its source. Parameters are those of :func:`part_files`.
     """
+    return versions_of(part_files(path, roots))
+
+
+def versions_of(parts: Mapping[str, Path]) -> dict[str, str]:
+    """Return the versions of building blocks, given by module name as in :func:`part_files`."""
     return {
         module: _facts(file).version or digest_files([file], file.parent)
-        for module, file in part_files(path, roots).items()
+        for module, file in parts.items()
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,22 @@ from benchmark.specs import ComputeSpec, RunSpec
 from benchmark.store import Cache
 
 UNEQUAL_WIDTHS = ("1/2,1/4,1/8",)
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """A run that nobody disturbed or watched.
+
+    Parameters
+    ----------
+    result : ProtocolResult
+        What came of it.
+    moved : tuple of str
+        The global random streams that were in another state afterwards.
+    """
+
+    result: ProtocolResult
+    moved: tuple[str, ...]
 
 
 @dataclass
@@ -107,10 +124,29 @@ class Bench:
         oracle = FederationOracle(federation, Events())
         return run_protocol(method, federation, self.spec.budget, lambda: oracle)
 
+    @cached_property
+    def first(self) -> FirstRun:
+        """A plain run, made once for all checks that only look at what came of it."""
+        before = _global_chance()
+        result = self.run()
+        after = _global_chance()
+        return FirstRun(result, tuple(name for name in before if before[name] != after[name]))
+
     def evaluate(self, result: ProtocolResult) -> Evaluation:
         """Evaluate a run's global model on the test set."""
         federation = self.federation()
         return Evaluator(federation, _cpu())(result.output.model)
+
+
+def _global_chance() -> dict[str, bytes]:
+    """Return the states of the global random streams that methods must leave alone."""
+    import numpy as np
+    import torch
+
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "NumPy": pickle.dumps(np.random.get_state()),  # noqa: NPY002 - the one to be left alone
+    }
 
 
 def _cpu() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from benchmark.specs import ComputeSpec
 from benchmark.store import Record, Store
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 600.0
+"""Seconds until a test gives up on a process: a net under it, no claim about speed."""
 METHODS = ("fedavg", "ensemble", "best_client")
 
 
@@ -82,7 +85,27 @@ def command(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
+def attempts_of(results: Path, experiment: str = "main") -> set[str]:
+    """Return the attempts that lie in a results folder: begun, killed or failed."""
+    folder = results / experiment / "attempts"
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def wait_for_a_run(
+    process: subprocess.Popen[str], results: Path, before: set[str], timeout: float = PATIENCE
+) -> None:
+    """Wait until a command has begun a run that was not there before, or has ended.
+
+    A moment of its work, then, however long this machine takes to start Python.
+    """
+    limit = time.monotonic() + timeout
+    while process.poll() is None and not attempts_of(results) - before:
+        if time.monotonic() > limit:
+            raise TimeoutError(f"no run was begun within {timeout} s")
+        time.sleep(0.02)
+
+
+def finish(process: subprocess.Popen[str], timeout: float = PATIENCE) -> tuple[int, str, str]:
     """Wait for a command; return exit status, stdout and stderr."""
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err

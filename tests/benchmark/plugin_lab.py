@@ -101,7 +101,7 @@ def add_metadata(folder: Path, module: str, point: str) -> None:
     (about / "entry_points.txt").write_text(f"[oneshot_fl.methods]\n{point}\n")
 
 
-def python(folder: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def python(folder: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run Python with the suite and an "installed" folder on its path."""
     places = os.pathsep.join([str(ROOT), str(folder)])
     return subprocess.run(

@@ -16,6 +16,7 @@ import plugin_lab
 import pytest
 from grids import command, finish, metrics_of, planned, run_grid
 
+from benchmark.cli.main import main
 from benchmark.grid import Options, preview
 from benchmark.store import Status, Store, StoreError
 
@@ -114,10 +115,12 @@ def test_a_diverged_run_is_final_unless_forced(tmp_path: Path) -> None:
     assert second.reason == record.reason
 
 
-def test_a_diverged_run_makes_the_command_end_with_1(tmp_path: Path) -> None:
+def test_a_diverged_run_makes_the_command_end_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--methods", "fedavg", "--profile", "smoke", "--lr", "1e6", "--precision", "fp32"]
-    status, out, err = finish(command(*arguments, "--results", str(tmp_path)))
-    assert status == 1
+    assert main([*arguments, "--results", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
     assert "diverged at step" in err
     assert "Traceback" not in err
     assert "diverged" in out

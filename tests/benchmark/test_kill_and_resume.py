@@ -11,11 +11,22 @@ from pathlib import Path
 
 import psutil
 import pytest
-from grids import METHODS, command, finish, metrics_of, run_grid, smoke_arguments
+from grids import (
+    METHODS,
+    attempts_of,
+    command,
+    finish,
+    metrics_of,
+    run_grid,
+    smoke_arguments,
+    wait_for_a_run,
+)
 
 from benchmark.store import Store
 
 SEEDS = ("0", "1")
+EARLY = 0.25
+"""Share of the kills that hit a command before it has begun a run."""
 
 
 def arguments(results: Path) -> list[str]:
@@ -36,14 +47,18 @@ def kill_at_random_moments(results: Path, kills: int, chance: random.Random) -> 
     """Start the grid and kill its parent, again and again; return how often it was killed."""
     killed = 0
     for _ in range(kills):
+        before = attempts_of(results)
         process = command(*arguments(results), KILL_TEST=str(results))
         try:
-            process.wait(timeout=chance.uniform(1.0, 12.0))
+            if chance.random() < EARLY:
+                process.wait(timeout=chance.uniform(0.0, 3.0))  # in its first imports, too
+            wait_for_a_run(process, results, before)
+            process.wait(timeout=chance.uniform(0.0, 2.0))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             killed += 1
         process.communicate()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while family(results) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert family(results) == [], "a process outlived the killed command"
@@ -71,7 +86,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_few_kills(tmp_path: Path, unbroken: Path) -> None:
-    assert kill_at_random_moments(tmp_path, kills=2, chance=random.Random(5)) >= 1
+    assert kill_at_random_moments(tmp_path, kills=2, chance=random.Random(10)) >= 1
     check_resumed_grid(tmp_path, unbroken)
 
 
@@ -88,9 +103,9 @@ def test_twenty_kills(tmp_path: Path, unbroken: Path) -> None:
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     process = command(*arguments(tmp_path))
-    time.sleep(6)
+    wait_for_a_run(process, tmp_path, set())
     process.send_signal(signal.SIGINT)
-    status, _, err = finish(process, timeout=30)
+    status, _, err = finish(process)
     assert status == 130
     assert "same command" in err
     assert "Traceback" not in err

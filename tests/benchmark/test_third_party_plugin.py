@@ -12,10 +12,18 @@ import plugin_lab
 import pytest
 from grids import Silent, planned, run_grid
 
+from benchmark.cli.main import main
 from benchmark.executor import Job, OnEvent, Outcome
 from benchmark.grid import Options, execute, preview
-from benchmark.testing import CHECKS, Bench
-from benchmark.testing.checks import Check, repeats_bit_for_bit, sees_only_what_it_may
+from benchmark.testing import Bench, check_method
+from benchmark.testing.checks import (
+    Check,
+    leaves_global_chance_alone,
+    leaves_its_inputs_alone,
+    repeats_bit_for_bit,
+    runs_and_classifies,
+    sees_only_what_it_may,
+)
 from reports.api import write_report
 
 TINY: dict[str, Any] = {"clients": 2, "train_samples": 100, "epochs": 1, "history_points": 0}
@@ -62,10 +70,9 @@ def test_it_is_listed_and_described(site: Path) -> None:
     assert "factor on the average" in out
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_it_keeps_the_contract(check: Check, site: Path, tmp_path: Path) -> None:
+def test_it_keeps_the_contract(site: Path) -> None:
     plugin_lab.install(site)
-    check(Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache"))
+    check_method("probe", train_samples=120, epochs=1)
 
 
 HOARDER = plugin_lab.SOURCE.replace(
@@ -75,9 +82,13 @@ GAMBLER = plugin_lab.SOURCE.replace(
     "        return GlobalModel(model)",
     "        model.head.bias.data += torch.rand(10) * 1e-3\n        return GlobalModel(model)",
 )
+MEDDLER = plugin_lab.SOURCE.replace(
+    '        if mode == "raise"', '        client.images.clamp_(max=9)\n        if mode == "raise"'
+)
 SMUGGLER = plugin_lab.SOURCE.replace(
     '        return Upload({"model": client.local_model().state_dict()})\n',
-    '        return Upload({"photos": {"all": client.images}})\n',
+    "        model = client.local_model().state_dict()\n"
+    '        return Upload({"model": model, "photos": {"all": client.images}})\n',
 )
 
 
@@ -87,6 +98,8 @@ SMUGGLER = plugin_lab.SOURCE.replace(
         (HOARDER, sees_only_what_it_may, "the method keeps client data in self"),
         (SMUGGLER, sees_only_what_it_may, "the server reaches client data"),
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
+        (GAMBLER, leaves_global_chance_alone, "uses the global RNG of torch"),
+        (MEDDLER, leaves_its_inputs_alone, "images or labels were changed"),
     ],
 )
 def test_the_contract_suite_finds_what_it_breaks(
@@ -94,8 +107,10 @@ def test_the_contract_suite_finds_what_it_breaks(
 ) -> None:
     assert source != plugin_lab.SOURCE
     plugin_lab.install(site, source)
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    runs_and_classifies(bench)  # as in the suite: no check is blinded by one before it
     with pytest.raises(AssertionError, match=says):
-        check(Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache"))
+        check(bench)
 
 
 class Stopped:
@@ -152,23 +167,27 @@ def test_it_runs_beside_the_built_in_ones_and_goes_stale_when_edited(
     assert rows.loc[old, "shown"] == ""
 
 
-def test_a_wrong_type_is_one_line_and_status_2(site: Path, tmp_path: Path) -> None:
+def test_a_wrong_type_is_one_line_and_status_2(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plugin_lab.install(site)
     (site / "mode.txt").write_text("wrong model")
-    status, _, err = cli(site, *grid(tmp_path / "results", "probe"))
-    assert status == 2
+    assert main([*map(str, grid(tmp_path / "results", "probe"))]) == 2
+    err = capsys.readouterr().err
     assert "method 'probe': server_update returned a CNN, expected GlobalModel" in err
     assert "Traceback" not in err
     assert sum(line.startswith("error: ") for line in err.splitlines()) == 1
 
 
-def test_a_broken_one_is_reported_and_stops_no_other(site: Path, tmp_path: Path) -> None:
+def test_a_broken_one_is_reported_and_stops_no_other(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plugin_lab.install(site, "raise RuntimeError('no luck today')\n", module="unlucky")
     status, out, err = cli(site, "list", "methods")
     assert status == 0
     assert "no luck today" in out + err
     assert "fedavg" in out
-    status, _, err = cli(site, *grid(tmp_path / "results", "unlucky"))
-    assert status == 2
+    assert main([*map(str, grid(tmp_path / "results", "unlucky"))]) == 2
+    err = capsys.readouterr().err
     assert "method 'unlucky' can't be used: RuntimeError: no luck today" in err
     assert "Traceback" not in err

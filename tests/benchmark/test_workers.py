@@ -15,8 +15,18 @@ import plugin_lab
 import psutil
 import pytest
 import torch
-from grids import command, finish, metrics_of, planned, run_grid, smoke_arguments
+from grids import (
+    attempts_of,
+    command,
+    finish,
+    metrics_of,
+    planned,
+    run_grid,
+    smoke_arguments,
+    wait_for_a_run,
+)
 
+from benchmark.cli.main import main
 from benchmark.store import BusyError, Cache, Status, Store
 from benchmark.testing import Bench
 
@@ -126,12 +136,12 @@ def test_with_nothing_else_to_do_one_waits(tmp_path: Path) -> None:
 
     def slow() -> Any:
         entered.set()
-        release.wait(10)
+        release.wait(60)
         return value, {}
 
     worker = threading.Thread(target=lambda: other.get_or_make("client", {"a": 1}, slow))
     worker.start()
-    entered.wait(10)
+    entered.wait(60)
     with pytest.raises(BusyError):
         cache.get_or_make("client", {"a": 1}, lambda: (value, {}), wait=0.0)
     threading.Timer(0.3, release.set).start()
@@ -161,17 +171,19 @@ def kill_workers_and_parents(results: Path, kills: int, chance: random.Random) -
     killed = 0
     arguments = [*smoke_arguments(results), "--seeds", "0", "1", "--workers", "2"]
     while killed < kills:
+        before = attempts_of(results)
         process = command(*arguments, KILL_TEST=str(results))
-        time.sleep(chance.uniform(3.0, 6.0))
+        wait_for_a_run(process, results, before)
+        time.sleep(chance.uniform(0.0, 1.5))
         victims = workers_of(results)
         if chance.random() < 0.5 and victims:
             chance.choice(victims).send_signal(signal.SIGKILL)
-            time.sleep(chance.uniform(0.0, 2.0))
+            time.sleep(chance.uniform(0.0, 1.0))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
         killed += 1
         process.communicate()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while workers_of(results) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert workers_of(results) == [], "a process outlived the killed command"
@@ -206,7 +218,8 @@ def test_twenty_kills_of_workers_and_of_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "says"), [("0", "'0' is no number"), ("many", "'many' is no")])
-def test_a_wrong_number_of_workers_is_refused(text: str, says: str, tmp_path: Path) -> None:
-    status, _, err = finish(command("--workers", text, "--results", str(tmp_path)))
-    assert status == 2
-    assert says in err
+def test_a_wrong_number_of_workers_is_refused(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--workers", text, "--results", str(tmp_path)]) == 2
+    assert says in capsys.readouterr().err

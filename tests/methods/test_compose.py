@@ -24,7 +24,12 @@ from methods.mosaic.experts import LogitExperts, MosaicTeacher, ParameterExperts
 from methods.mosaic.mixing import ExpertMixer, expert_weights
 
 SMALL = {"generator_width": 2, "synthesis_batch": 64, "noise_size": 16}
-BUDGET = {"generator_steps": 8, "generated_images": 128, "distilled_images": 256}
+BUDGET = {
+    "widths": ["1/8"],
+    "generator_steps": 8,
+    "generated_images": 128,
+    "distilled_images": 256,
+}
 
 
 @pytest.fixture(scope="module")

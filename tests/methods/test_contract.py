@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import functools
+from collections.abc import Callable
 
 import pytest
 
@@ -14,9 +15,10 @@ REGISTRY = discover()
 
 
 @pytest.fixture(scope="module")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all methods: clients are trained once, as in a real grid."""
-    return tmp_path_factory.mktemp("contract")
+def bench_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]:
+    """One bench a method, and one cache for all: clients are trained once, as in a real grid."""
+    folder = tmp_path_factory.mktemp("contract")
+    return functools.cache(lambda name: Bench(name, folder=folder, registry=REGISTRY))
 
 
 def test_every_built_in_plugin_can_be_used() -> None:
@@ -28,5 +30,5 @@ def test_every_built_in_plugin_can_be_used() -> None:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", sorted(REGISTRY.methods))
-def test_contract(name: str, check: Check, shared_folder: Path) -> None:
-    check(Bench(name, folder=shared_folder, registry=REGISTRY))
+def test_contract(name: str, check: Check, bench_of: Callable[[str], Bench]) -> None:
+    check(bench_of(name))

@@ -22,7 +22,12 @@ from methods.dense_cb import DenseCb, DenseCbConfig
 
 FAMILY = {"dense": Dense, "dense_cb": DenseCb, "co_boosting": CoBoosting}
 SMALL = {"generator_width": 2, "synthesis_batch": 64, "noise_size": 16}
-BUDGET = {"generator_steps": 8, "generated_images": 128, "distilled_images": 256}
+BUDGET = {
+    "widths": ["1/8"],
+    "generator_steps": 8,
+    "generated_images": 128,
+    "distilled_images": 256,
+}
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def shell(tmp_path: Path) -> Cli:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(places), **env},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         return Answer(done.returncode, done.stdout, done.stderr)

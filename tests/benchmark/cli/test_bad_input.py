@@ -259,7 +259,9 @@ def test_plugin_that_takes_a_name(cli, plugin: Plugin, monkeypatch: pytest.Monke
     check(cli("--methods", "fedavg"), ["second_fedavg.py", "duplicates the name", "fedavg.py"])
 
 
-def test_plugin_that_returns_a_wrong_type(shell, plugin: Plugin) -> None:
+def test_plugin_that_returns_a_wrong_type(
+    cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = (
         "from benchmark.contract import GlobalModel, Method\n"
         "class Mine(Method):\n"
@@ -269,11 +271,8 @@ def test_plugin_that_returns_a_wrong_type(shell, plugin: Plugin) -> None:
         "    def server_update(self, uploads, server):\n"
         "        return GlobalModel(server.global_model)\n"
     )
-    folder = plugin("wrong_type", source, "wrong_type")
-    answer = shell(
-        *("--methods", "wrong_type", "--profile", "smoke", "--quiet", "--results", "out"),
-        path=folder,
-    )
+    monkeypatch.syspath_prepend(plugin("wrong_type", source, "wrong_type"))
+    answer = cli("--methods", "wrong_type", "--profile", "smoke", "--quiet", "--results", "out")
     check(answer, ["wrong_type", "client_update returned a dict, expected Upload"])
 
 

@@ -140,7 +140,7 @@ def test_signals_end_it_with_a_sentence(tmp_path: Path, by_terminal: bool) -> No
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     attempts = tmp_path / "results" / "main" / "attempts"
     while not attempts.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -149,7 +149,7 @@ def test_signals_end_it_with_a_sentence(tmp_path: Path, by_terminal: bool) -> No
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.terminate()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "give the same command again" in err.splitlines()[-1]
     assert "Traceback" not in err
@@ -167,7 +167,7 @@ def test_foreign_datasets_package_is_named(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 2
@@ -186,7 +186,7 @@ def test_foreign_datasets_package_later_on_the_path_is_harmless(tmp_path: Path) 
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -206,4 +206,4 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == ""
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=600) == 0

@@ -12,8 +12,9 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from grids import Silent, command, finish, metrics_of, planned, run_grid  # noqa: E402
+from grids import Silent, metrics_of, planned, run_grid  # noqa: E402
 
+from benchmark.cli.main import main  # noqa: E402
 from benchmark.executor import Job  # noqa: E402
 from benchmark.executor.ray_engine import RETRIES, RayExecutor  # noqa: E402
 from benchmark.grid import PRELOAD, TARGET, Options, execute  # noqa: E402
@@ -143,10 +144,11 @@ def test_ctrl_c_ends_the_tasks(nodes: Nodes, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", [["--address", "head:6379"], ["--ship"]])
-def test_flags_of_ray_are_refused_beside_another_engine(flag: list[str], tmp_path: Path) -> None:
-    status, _, err = finish(command(*flag, "--results", str(tmp_path)))
-    assert status == 2
-    assert f"{flag[0]} is for --engine ray only" in err
+def test_flags_of_ray_are_refused_beside_another_engine(
+    flag: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", *flag, "--results", str(tmp_path)]) == 2
+    assert f"{flag[0]} is for --engine ray only" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

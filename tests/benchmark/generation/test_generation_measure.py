@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmark.contract import Generated
 from benchmark.events import Events
 from benchmark.federation.data import ScenarioData, load_scenario_data
-from benchmark.generation import GenerationMeter, InceptionExtractor, WeightsMissingError
+from benchmark.generation import GenerationMeter, InceptionExtractor, WeightsMissingError, scores
 from benchmark.generation import extractors as extractors_module
 from benchmark.generation.inception import WEIGHTS_VARIABLE, find_weights, load_inception
 from benchmark.specs import ComputeSpec, ScenarioSpec
@@ -40,8 +40,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train the extractor for a moment only."""
+    """Train the extractor for a moment only, and draw few of the kernel distance's subsets."""
     monkeypatch.setattr(extractors_module, "_MAX_STEPS", 60)
+    monkeypatch.setattr(scores, "KID_SUBSETS", 2)
 
 
 def meter(data: ScenarioData, cache: Cache, *names: str, **more: Any) -> GenerationMeter:

@@ -6,6 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.store import ExperimentStore, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ExperimentStore:
+    return Store(tmp_path / "results").experiment("grid")
+
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:

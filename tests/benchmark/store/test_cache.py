@@ -170,6 +170,7 @@ def test_an_unwritable_cache_is_named(tmp_path: Path) -> None:
         Cache(tmp_path / "file" / "cache").get_or_make("models", WHAT, lambda: (tensors(), {}))
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_of_two_processes_one_makes_it(cache: Cache, tmp_path: Path) -> None:
     log = tmp_path / "made"
     results: list[Any] = []

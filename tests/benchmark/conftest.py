@@ -1,0 +1,19 @@
+"""The fork server that all tests of one process share."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark.executor import forkserver
+from benchmark.grid import PRELOAD
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> None:
+    """Start the fork server with the imports of a grid.
+
+    Whoever starts it decides for the rest of the session what it has imported; without the
+    engine in it, each run of each later grid would import that by itself, for seconds.
+    """
+    forkserver.context(PRELOAD)
+    forkserver.ensure_running()

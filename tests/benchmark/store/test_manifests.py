@@ -1,0 +1,72 @@
+"""The manifest: which cells an experiment has, and what became of each."""
+
+from __future__ import annotations
+
+import pytest
+from store_lab import OTHER, RUN, cell, publish, record
+
+from benchmark.store import (
+    ExperimentStore,
+    Status,
+)
+
+
+def test_manifests_of_two_commands_add_up(store: ExperimentStore) -> None:
+    store.update_manifest({"a": cell(RUN), "b": cell(OTHER, "dense", 1)}, {"mosaic": "no timm"})
+    merged = store.update_manifest({"c": cell("a" * 16, "mosaic")}, settings={"profile": "smoke"})
+    assert [name for name, _ in merged.in_order()] == ["a", "b", "c"]
+    assert merged.not_installed == {}
+    assert store.manifest() == merged
+    # After an edit of the plugin, the cell points at the new run and keeps its place.
+    edited = store.update_manifest({"a": cell("b" * 16)})
+    assert [name for name, _ in edited.in_order()] == ["a", "b", "c"]
+    assert edited.cells["a"].run_id == "b" * 16
+    assert edited.settings == {"profile": "smoke"}
+
+
+def test_records_of_other_code_are_stale(store: ExperimentStore) -> None:
+    publish(store, cell_id="a")
+    publish(store, OTHER, cell_id="b")
+    store.update_manifest({"a": cell("b" * 16), "b": cell(OTHER)})
+    assert [found.run_id for found in store.stale()] == [RUN]
+
+
+@pytest.mark.parametrize("harm", ["cut", "missing", "no json"])
+def test_a_damaged_manifest_is_rebuilt_from_the_records(
+    store: ExperimentStore, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    publish(store, cell_id="a")
+    store.update_manifest({"a": cell(RUN)})
+    path = store.folder / "experiment.json"
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:40] if harm == "cut" else b"\xff\xfe")
+    manifest = store.manifest()
+    assert manifest.cells["a"].run_id == RUN
+    assert manifest.cells["a"].scenario == {"dataset": "digits", "seed": 3}
+    assert ("damaged" in caplog.text) == (harm != "missing")
+    store.update_manifest({"b": cell(OTHER)})
+    assert set(store.manifest().cells) == {"a", "b"}
+
+
+def test_states_say_what_became_of_every_cell(store: ExperimentStore) -> None:
+    failed, never, killed = "1" * 16, "2" * 16, "3" * 16
+    publish(store, cell_id="a")
+    store.begin(failed).fail(record(failed, status=Status.FAILED, reason="ValueError: x"))
+    dead = store.begin(killed)
+    (dead.path / "started.json").unlink()
+    runs = {"a": RUN, "b": failed, "c": never, "d": killed}
+    store.update_manifest(
+        {name: cell(run, order=order) for order, (name, run) in enumerate(runs.items())}
+    )
+    states = store.states()
+    assert [state.status for state in states] == [
+        Status.DONE,
+        Status.FAILED,
+        Status.NOT_RUN,
+        Status.INTERRUPTED,
+    ]
+    assert states[1].reason == "ValueError: x"
+    assert states[0].record is not None
+    assert states[3].record is None
