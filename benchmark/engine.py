@@ -23,7 +23,7 @@ from benchmark.protocol import ProtocolResult, run_protocol
 from benchmark.registry import MethodInfo, PluginError, load
 from benchmark.specs import RunSpec
 from benchmark.store import Attempt, Cache, Record, Status
-from benchmark.training.precision import configure_threads
+from benchmark.training.precision import configure_device, configure_threads
 
 
 class Evaluator:
@@ -66,7 +66,7 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     spec = RunSpec.parse(payload["spec"], "run spec")
     info = MethodInfo.model_validate(payload["info"])
     configure_threads(spec.compute.threads)
-    torch.use_deterministic_algorithms(True, warn_only=spec.compute.device == "cuda")
+    configure_device(spec.compute.device)
     events = Events(sink)
     cache_root = Path(payload["cache"])
     cache = Cache(cache_root, disabled=not payload["use_cache"])

@@ -116,6 +116,7 @@ class ExperimentSpec(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int = Field(1, ge=1)
+    compile: bool = False
 
     @field_validator(
         "methods",

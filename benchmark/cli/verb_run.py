@@ -198,22 +198,25 @@ def _ray_executor(values: argparse.Namespace, compute: ComputeSpec) -> RayExecut
 
 
 def compute_of(experiment: ExperimentSpec) -> ComputeSpec:
-    """Return device, precision and threads with nothing left to ``auto``.
+    """Return device, precision, threads and compilation with nothing left to ``auto``.
 
     Raises
     ------
     UserError
-        If CUDA is asked for and absent.
+        If CUDA is asked for and absent, or compilation without a compiler.
     """
     from benchmark.specs import ComputeSpec
-    from benchmark.training.precision import resolve_device, resolve_precision
+    from benchmark.training.precision import check_compiler, resolve_device, resolve_precision
 
     device = resolve_device(experiment.device)
+    if experiment.compile:
+        check_compiler(device)
     return ComputeSpec.parse(
         {
             "device": device.type,
             "precision": resolve_precision(experiment.precision, device),
             "threads": experiment.threads,
+            "compile": experiment.compile,
         },
         "command line",
     )
