@@ -19,7 +19,7 @@ from benchmark.federation.data import Samples, load_scenario_data
 from benchmark.federation.federation import Federation, FederationOracle
 from benchmark.generation import GenerationMeter
 from benchmark.pictures import grid_name, picture
-from benchmark.protocol import ProtocolResult, run_protocol
+from benchmark.protocol import ProtocolResult, run_protocol, update_client
 from benchmark.registry import MethodInfo, PluginError, load
 from benchmark.specs import RunSpec
 from benchmark.store import Attempt, Cache, Record, Status
@@ -58,7 +58,8 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     payload : mapping
         ``spec`` (a run spec), ``info`` (the plugin's metadata), ``label``, ``attempt`` (the
         working folder), ``cache`` (folder), ``use_cache`` (bool), ``data_root`` (folder or
-        null), ``inception_weights`` (file or null).
+        null), ``inception_weights`` (file or null). With ``client`` (an index) only that
+        client's work of the first round is done, for the cache, and nothing is published.
     sink : Sink, optional
         Where progress goes.
     """
@@ -81,6 +82,9 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     method = configured_method(info, spec)
     preparing = time.perf_counter()
     federation = Federation(spec.scenario, spec.compute, data, cache, events)
+    if "client" in payload:
+        update_client(method, federation, spec.budget, payload["client"])
+        return
     warmup_wall = time.perf_counter() - preparing
     result = run_protocol(
         method, federation, spec.budget, lambda: FederationOracle(federation, events)

@@ -162,7 +162,9 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         from benchmark.executor.ray_engine import RETRIES
 
         room = max(1, executor.room(compute.threads))
-        options = replace(options, workers=room, gpus=(), retries=RETRIES)
+        options = replace(
+            options, workers=room, gpus=(), retries=RETRIES, share_clients=not values.ship
+        )
     return _run(
         experiment,
         runs,

@@ -17,7 +17,7 @@ from grids import Silent, command, finish, metrics_of, planned, run_grid  # noqa
 from benchmark.executor import Job  # noqa: E402
 from benchmark.executor.ray_engine import RETRIES, RayExecutor  # noqa: E402
 from benchmark.grid import PRELOAD, TARGET, Options, execute  # noqa: E402
-from benchmark.store import Status  # noqa: E402
+from benchmark.store import Status, Store  # noqa: E402
 
 GRID: dict[str, Any] = {"methods": ["fedavg", "ensemble"], "seeds": [0, 1]}
 
@@ -93,6 +93,21 @@ def test_a_killed_node_costs_no_record(nodes: Nodes, tmp_path: Path, ship: bool)
     assert any("once more" in note for note in listener.notes), listener.notes
     assert (result.done, result.failed) == (4, 0)
     assert metrics_of(results) == metrics_of(serial)
+
+
+@pytest.mark.slow
+def test_clients_are_tasks_of_their_own(nodes: Nodes, tmp_path: Path) -> None:
+    """One run on two nodes: the other node trains clients of it."""
+    one = {"methods": ["fedavg"], "clients": 6, "train_samples": 900, "epochs": 40}
+    serial, results = tmp_path / "serial", tmp_path / "ray"
+    run_grid(serial, **one)
+    experiment, runs = planned(**one)
+    options = Options(results=results, workers=2, retries=RETRIES)
+    made = execute(experiment, runs, [], options, Silent(), executor=executor(nodes))
+    assert (made.done, made.failed) == (1, 0)
+    assert metrics_of(results) == metrics_of(serial)
+    (record,) = Store(results).experiment("main").records()
+    assert record.timing["cached_client_seconds"] > 0
 
 
 @pytest.mark.slow
