@@ -75,7 +75,8 @@ def uncounted() -> Iterator[Callable[[int], None]]:
 
 def operations(work: Callable[[], object]) -> int:
     """Return the floating-point operations of some work, which is done."""
-    with _Counter() as counter:
+    counter = _Counter()
+    with counter:
         work()
     return counter.total
 
