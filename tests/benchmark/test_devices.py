@@ -71,6 +71,34 @@ def test_a_method_keeps_to_its_device(name: str, widths: str, results: Path, cud
     assert record.environment["device"] == "cuda"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "values", "more"),
+    [
+        ("mosaic", {"images_pool": "fresh", "experts": "logit", "meta": "synthetic"},
+         {"widths": "1/2,1/4"}),
+        ("mosaic", {"generator_guide_epochs": 1, "generator_pixel_range": "raw"}, {}),
+        ("mosaic", {"meta_expert_embedding": True, "unheld_channels": "global"}, {}),
+        ("fedrolex", {"rounds": 2, "offsets": "staggered"}, {"widths": "1/2,1/4"}),
+        ("fedrolex", {"rounds": 2, "parity": True, "batch_norm": "published"}, {}),
+        ("federated_dropout", {"rounds": 2}, {"widths": "1/2,1/4"}),
+        ("fedavg", {"rounds": 2, "label_masked": True, "label_head": True}, {}),
+        ("ensemble", {"average": "probabilities", "weights": "samples"}, {"rounds_warmup": 1}),
+        ("compose", {"images": "generators", "teacher": "boosted", "student": "co_boosting",
+                     "teacher_settings": {"missing_labels": "ensemble"}},
+         {"student_batch_norm": "reestimate"}),
+        ("compose", {"images": "dense", "teacher": "class_share", "student": "dense"},
+         {"student_init": "aggregate"}),
+        ("dense", {"batch_norm": 1.0}, {"student_batch_norm": "freeze"}),
+    ],
+)  # fmt: skip
+def test_its_other_ways_keep_to_the_device(
+    name: str, values: dict[str, Any], more: dict[str, Any], results: Path, cuda: None
+) -> None:
+    record = run(results, methods=[name], set={name: values}, **more)
+    assert record.status is Status.DONE
+
+
 def test_fedavg_keeps_to_its_device(tmp_path: Path, cuda: None) -> None:
     record = run(tmp_path, methods=["fedavg"], rounds_warmup=1, warmup_steps=1)
     assert record.status is Status.DONE
