@@ -51,8 +51,8 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
 
 
 def executor(nodes: Nodes, target: str = TARGET, **options: Any) -> RayExecutor:
-    preload = PRELOAD if target == TARGET else ()
-    return RayExecutor(target, address=nodes.cluster.address, preload=preload, **options)
+    options.setdefault("preload", PRELOAD if target == TARGET else ())
+    return RayExecutor(target, address=nodes.cluster.address, **options)
 
 
 class Killer(Silent):
@@ -98,7 +98,10 @@ def test_a_killed_node_costs_no_record(nodes: Nodes, tmp_path: Path, ship: bool)
 @pytest.mark.slow
 def test_clients_are_tasks_of_their_own(nodes: Nodes, tmp_path: Path) -> None:
     """One run on two nodes: the other node trains clients of it."""
-    one = {"methods": ["fedavg"], "clients": 6, "train_samples": 900, "epochs": 40}
+    one = {"methods": ["fedavg"], "clients": 6, "train_samples": 900, "epochs": 120}
+    # Both nodes have their processes ready, else the run is over before the other one begins.
+    warm = executor(nodes, "executor_targets:double", preload=PRELOAD)
+    assert len(list(warm.run([Job(str(n) * 16, {"number": n}) for n in range(2)]))) == 2
     serial, results = tmp_path / "serial", tmp_path / "ray"
     run_grid(serial, **one)
     experiment, runs = planned(**one)
