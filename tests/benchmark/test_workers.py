@@ -198,12 +198,12 @@ def kill_workers_and_parents(results: Path, kills: int, chance: random.Random) -
     while killed.total() < kills and len(metrics_of(results)) < 6:
         process = command(*arguments, KILL_TEST=str(results))
         if wait_for_work(process, results):
-            time.sleep(chance.uniform(0.0, 4.0))
+            time.sleep(chance.uniform(0.0, 2.0))
             victims = workers_of(results)
-            if victims and chance.random() < 0.6:
+            if victims and chance.random() < 0.8:
                 killed["worker"] += kill(chance.choice(victims))
-                time.sleep(chance.uniform(0.0, 2.0))
-            if chance.random() < 0.6:
+                time.sleep(chance.uniform(0.0, 3.0))
+            if chance.random() < 0.8:
                 killed["command"] += kill(process)
         # One whose worker alone was killed goes on, and ends well: that costs one retry.
         status, _, err = finish(process, PATIENCE)
