@@ -19,11 +19,11 @@ from benchmark.federation.data import Samples, load_scenario_data
 from benchmark.federation.federation import Federation, FederationOracle
 from benchmark.generation import GenerationMeter
 from benchmark.pictures import grid_name, picture
-from benchmark.protocol import ProtocolResult, run_protocol
+from benchmark.protocol import ProtocolResult, run_protocol, update_client
 from benchmark.registry import MethodInfo, PluginError, load
 from benchmark.specs import RunSpec
 from benchmark.store import Attempt, Cache, Record, Status
-from benchmark.training.precision import configure_threads
+from benchmark.training.precision import configure_device, configure_threads
 
 
 class Evaluator:
@@ -58,7 +58,8 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     payload : mapping
         ``spec`` (a run spec), ``info`` (the plugin's metadata), ``label``, ``attempt`` (the
         working folder), ``cache`` (folder), ``use_cache`` (bool), ``data_root`` (folder or
-        null), ``inception_weights`` (file or null).
+        null), ``inception_weights`` (file or null). With ``client`` (an index) only that
+        client's work of the first round is done, for the cache, and nothing is published.
     sink : Sink, optional
         Where progress goes.
     """
@@ -66,7 +67,7 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     spec = RunSpec.parse(payload["spec"], "run spec")
     info = MethodInfo.model_validate(payload["info"])
     configure_threads(spec.compute.threads)
-    torch.use_deterministic_algorithms(True, warn_only=spec.compute.device == "cuda")
+    configure_device(spec.compute.device)
     events = Events(sink)
     cache_root = Path(payload["cache"])
     cache = Cache(cache_root, disabled=not payload["use_cache"])
@@ -81,6 +82,9 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     method = configured_method(info, spec)
     preparing = time.perf_counter()
     federation = Federation(spec.scenario, spec.compute, data, cache, events)
+    if "client" in payload:
+        update_client(method, federation, spec.budget, payload["client"])
+        return
     warmup_wall = time.perf_counter() - preparing
     result = run_protocol(
         method, federation, spec.budget, lambda: FederationOracle(federation, events)

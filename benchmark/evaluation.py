@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from benchmark.errors import DivergedError, UserError
 from benchmark.images import Normalization
 from benchmark.training.batches import check_images
+from benchmark.training.precision import moved
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def predict(
     place = torch.device(device) if device is not None else _device_of(model)
     with _eval_mode(model), torch.autocast(place.type, enabled=False):
         parts = [
-            model(_inputs(images[start : start + batch_size].to(place), normalization)).float()
+            model(_inputs(moved(images[start : start + batch_size], place), normalization)).float()
             for start in range(0, len(images), batch_size)
         ]
     return torch.cat(parts)

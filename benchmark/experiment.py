@@ -116,6 +116,7 @@ class ExperimentSpec(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int = Field(1, ge=1)
+    compile: bool = False
 
     @field_validator(
         "methods",
@@ -268,6 +269,8 @@ class PlannedRun:
         Why the method can't run this scenario, or ``None``.
     work : int
         About how many training images' worth of work it is, beside shared client training.
+    rounds : int
+        Rounds of the method.
     """
 
     label: str
@@ -275,6 +278,7 @@ class PlannedRun:
     info: MethodInfo
     skip: str | None
     work: int = 0
+    rounds: int = 1
 
 
 def plan(
@@ -322,7 +326,7 @@ def plan(
             )
             skip = method.unsupported(scenario)
             work = 0 if skip else method.workload(scenario, _samples(scenario), budget)
-            runs.append(PlannedRun(label, spec, info, skip, work))
+            runs.append(PlannedRun(label, spec, info, skip, work, method.rounds))
     return runs, broken
 
 

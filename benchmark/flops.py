@@ -4,6 +4,9 @@ Counting every operation in Python costs a quarter of a small model's time, so o
 optimiser steps are counted, and the others are taken to be like those with the same
 optimiser (its number of parameters tells optimisers apart). What happens between two
 optimiser steps belongs to the later one. Counting changes no bit of a result.
+
+Compiled code hides its operations, and is not run at all while somebody counts them: it is
+:func:`uncounted`, and says itself how many they were.
 """
 
 from __future__ import annotations
@@ -56,6 +59,28 @@ class _Tally:
         return self.flops + round(self.flops / self.counted * self.uncounted)
 
 
+_meters: list[FlopMeter] = []
+"""The meters whose section is open."""
+
+
+@contextmanager
+def uncounted() -> Iterator[Callable[[int], None]]:
+    """Count nothing inside; gives what is to be told how many operations there were."""
+    if not _meters:
+        yield lambda flops: None
+        return
+    with _meters[-1].paused():
+        yield _meters[-1].add
+
+
+def operations(work: Callable[[], object]) -> int:
+    """Return the floating-point operations of some work, which is done."""
+    counter = _Counter()
+    with counter:
+        work()
+    return counter.total
+
+
 class FlopMeter:
     """Estimates the floating-point operations of sections of a run.
 
@@ -76,6 +101,7 @@ class FlopMeter:
         self._on = False
         self._step = 0
         self._open = False
+        self._paused = False
 
     @property
     def total(self) -> int:
@@ -105,9 +131,11 @@ class FlopMeter:
         torch.backends.mha.set_fastpath_enabled(False)
         hook = register_optimizer_step_post_hook(self._after_step)
         self._switch(on=True)
+        _meters.append(self)
         try:
             yield
         finally:
+            _meters.remove(self)
             hook.remove()
             torch.backends.mha.set_fastpath_enabled(fused)
             self._switch(on=False)
@@ -117,7 +145,21 @@ class FlopMeter:
             self._tallies.clear()
             self._open = False
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing inside, in the midst of a section."""
+        was_on, was_paused = self._on, self._paused
+        self._switch(on=False)
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = was_paused
+            self._switch(on=was_on)
+
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if self._paused:
+            return
         key = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
         tally = self._tallies.setdefault(key, _Tally())
         if self._on:

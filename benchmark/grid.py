@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmark.client_tasks import ClientTasks
 from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor
 from benchmark.experiment import ExperimentSpec, PlannedRun
 from benchmark.registry import BrokenPlugin
@@ -46,6 +47,8 @@ class Options:
         GPUs that they are dealt out to; empty without CUDA.
     retries : int
         Times that a run is tried again whose worker died without a word.
+    share_clients : bool
+        Whether idle workers train clients of the runs at work; all must see one cache.
     force : frozenset of str
         Methods (or labels) whose finished runs are run again; ``all`` means every one.
     """
@@ -58,6 +61,7 @@ class Options:
     workers: int = 1
     gpus: tuple[str, ...] = ()
     retries: int = 1
+    share_clients: bool = True
     force: frozenset[str] = frozenset()
 
     @property
@@ -141,17 +145,22 @@ class _Session:
     attempts: dict[str, _Opened] = field(default_factory=dict)
     again: deque[tuple[PlannedRun, int, ExitStack]] = field(default_factory=deque)
     lost: Counter[str] = field(default_factory=Counter)
+    clients: ClientTasks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clients = ClientTasks(self.options.timeout)
 
     def jobs(self, runs: Sequence[PlannedRun]) -> Iterator[Job | None]:
         """Yield a job for each run that has no result, holding the run's lock meanwhile.
 
-        ``None`` where all that is left is in other hands: another command's, or this one's
-        own workers', whose death would make a run come back.
+        Whoever asks when all of them are at work gets a client of one of those. ``None`` where
+        all that is left is in other hands: another command's, or this one's own workers', whose
+        death would make a run come back.
         """
         waiting = deque(self._ordered(runs))
         told: set[str] = set()
         while waiting or self.attempts or self.again:
-            job = self._once_more() or self._next(waiting, told)
+            job = self._once_more() or self._next(waiting, told) or self.clients.job()
             if job is not None or waiting or self.attempts:
                 yield job
 
@@ -206,9 +215,12 @@ class _Session:
             attempt = self.store.begin(run.spec.run_id)
             self.listener.started(index, self.total, run)
             self.attempts[run.spec.run_id] = _Opened(run, index, attempt, stack.pop_all())
+        payload = _payload(run, attempt, self.options)
+        if self.options.share_clients:
+            self.clients.began(run, payload)
         return Job(
             run_id=run.spec.run_id,
-            payload=_payload(run, attempt, self.options),
+            payload=payload,
             timeout=self.options.timeout,
             threads=run.spec.compute.threads,
         )
@@ -233,6 +245,9 @@ class _Session:
 
     def close(self, outcome: Outcome) -> None:
         """Keep the record of a run that ended, whichever way; a lost one has another try."""
+        if self.clients.closes(outcome):
+            return
+        self.clients.ended(outcome.run_id)
         opened = self.attempts.pop(outcome.run_id)
         run, attempt = opened.run, opened.attempt
         with opened.stack as stack:
@@ -308,9 +323,10 @@ def execute(
     by_id = {run.spec.run_id: run for run in runs}
 
     def on_event(event: Event) -> None:
-        if event.kind == "progress":
+        run = by_id.get(event.run_id)  # none for a client's own job
+        if event.kind == "progress" and run is not None:
             data = event.data
-            run = by_id[event.run_id]
+            session.clients.heard(event.run_id, data["phase"])
             listener.progress(run, data["phase"], data["step"], data["total"], data["scalars"])
 
     executor = executor or PoolExecutor(

@@ -16,6 +16,7 @@ classifier (unit - mean) / std every classifier's input
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -46,10 +47,9 @@ class Normalization:
         return len(self.mean)
 
     def _moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (1, self.channels, 1, 1)
-        mean = torch.tensor(self.mean, dtype=like.dtype, device=like.device).view(shape)
-        std = torch.tensor(self.std, dtype=like.dtype, device=like.device).view(shape)
-        return mean, std
+        return _on_device(self.mean, like.dtype, like.device), _on_device(
+            self.std, like.dtype, like.device
+        )
 
     def from_unit(self, images: Tensor) -> Tensor:
         """Map images [B, C, H, W] from unit range to classifier range."""
@@ -77,3 +77,9 @@ class Normalization:
         """Return the classifier-range size [1, C, 1, 1] of a step of ``size`` unit pixels."""
         _, std = self._moments(like)
         return size / std
+
+
+@lru_cache(maxsize=64)
+def _on_device(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return values as [1, C, 1, 1], made once: a copy to CUDA for each batch would wait for it."""
+    return torch.tensor(values, dtype=dtype, device=device).view(1, len(values), 1, 1)

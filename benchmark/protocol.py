@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -123,6 +124,22 @@ def run_protocol(
         result.cache_ids[client.info.index] = list(client.cost.cache_ids)
         result.client_reports[client.info.index] = client.reports
     return result
+
+
+def update_client(
+    method: Method[Any], federation: Federation, budget: BudgetSpec, index: int
+) -> None:
+    """Do one client's work of a method's first round, for what of it stays in the cache.
+
+    What another run is making just now is left to that run.
+    """
+    server = federation.server(method.stream, method.rounds, budget)
+    client = federation.client(index)
+    client.budget, client.patient = budget, False
+    result = ProtocolResult(GlobalModel(server.global_model), server, Traffic())
+    arrived = _broadcast(method, client, server, result, 0)
+    with suppress(BusyError):
+        _update(method, client, arrived, result)
 
 
 def _uploads(

@@ -97,6 +97,7 @@ _COMPUTE = (
     Flag("device", "where to compute; auto is CUDA where there is one", ""),
     Flag("precision", "auto is bf16 where the hardware gains by it", ""),
     Flag("threads", "CPU threads of one run; a part of the run's id"),
+    Flag("compile", "clients train through torch.compile; pays for long trainings, changes bits"),
 )
 _METHODS = (Flag("methods", "`all`, or names; see `list methods`", "NAME", True),)
 _NAMING = (Flag("experiment", "name of the grid, and of its folder below --results", "NAME"),)

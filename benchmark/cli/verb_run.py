@@ -144,7 +144,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     for name in (*experiment.methods, *experiment.set):
         if name != "all":
             registry.info(name)  # refused before torch is loaded
-    compute = compute_of(experiment)
+    compute = compute_of(experiment, elsewhere=values.engine == "ray" and not values.dry_run)
     runs, broken = plan(experiment, registry, compute)
     options = _options(values, runs, compute)
     if values.dry_run:
@@ -162,7 +162,9 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         from benchmark.executor.ray_engine import RETRIES
 
         room = max(1, executor.room(compute.threads))
-        options = replace(options, workers=room, gpus=(), retries=RETRIES)
+        options = replace(
+            options, workers=room, gpus=(), retries=RETRIES, share_clients=not values.ship
+        )
     return _run(
         experiment,
         runs,
@@ -197,26 +199,39 @@ def _ray_executor(values: argparse.Namespace, compute: ComputeSpec) -> RayExecut
     )
 
 
-def compute_of(experiment: ExperimentSpec) -> ComputeSpec:
-    """Return device, precision and threads with nothing left to ``auto``.
+def compute_of(experiment: ExperimentSpec, *, elsewhere: bool = False) -> ComputeSpec:
+    """Return device, precision, threads and compilation with nothing left to ``auto``.
+
+    Parameters
+    ----------
+    experiment : ExperimentSpec
+        The grid.
+    elsewhere : bool
+        Whether other machines compute; then this one needs no GPU itself.
 
     Raises
     ------
     UserError
-        If CUDA is asked for and absent.
+        If CUDA is asked for and absent, or compilation without a compiler.
     """
     from benchmark.specs import ComputeSpec
-    from benchmark.training.precision import resolve_device, resolve_precision
+    from benchmark.training import precision
 
-    device = resolve_device(experiment.device)
-    return ComputeSpec.parse(
-        {
-            "device": device.type,
-            "precision": resolve_precision(experiment.precision, device),
-            "threads": experiment.threads,
-        },
-        "command line",
-    )
+    values: dict[str, object] = {"threads": experiment.threads, "compile": experiment.compile}
+    if elsewhere and experiment.device == "cuda" and precision.resolve_device().type != "cuda":
+        if experiment.precision == "auto":
+            raise UserError(
+                "--device cuda: this machine has no GPU to ask what it can do; add "
+                "--precision bf16 (Ampere or later) or --precision fp32"
+            )
+        values |= {"device": "cuda", "precision": experiment.precision}
+    else:
+        device = precision.resolve_device(experiment.device)
+        if experiment.compile:
+            precision.check_compiler(device)
+        chosen = precision.resolve_precision(experiment.precision, device)
+        values |= {"device": device.type, "precision": chosen}
+    return ComputeSpec.parse(values, "command line")
 
 
 def workers_of(asked: int | str, compute: ComputeSpec) -> int:

@@ -24,6 +24,9 @@ class Job:
         Seconds of wall time after which it is ended, start-up included.
     threads : int
         CPU threads it computes with; they change bits, so no executor changes them.
+    optional : bool
+        Whether it only helps the others: once none of those is left it is ended, without an
+        outcome.
 
     Raises
     ------
@@ -37,6 +40,7 @@ class Job:
     payload: dict[str, Any]
     timeout: float | None = None
     threads: int = 1
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:

@@ -76,7 +76,7 @@ class PoolExecutor:
         running: list[RunningJob] = []
         over, ask = False, 0.0
         try:
-            while running or not over:
+            while not over or any(not job.optional for job in running):
                 try:
                     if not over and len(running) < self._workers and time.monotonic() >= ask:
                         over = self._take(source, running, on_event)

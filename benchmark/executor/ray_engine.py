@@ -111,7 +111,7 @@ class RayExecutor:
         over = False
         threads = 1
         try:
-            while running or not over:
+            while not over or any(not task.job.optional for task in running):
                 try:
                     while not over and (not running or len(running) < self.room(threads)):
                         job, over = _next(source)

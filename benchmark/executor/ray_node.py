@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def _moved(job: Job, place: Path) -> Job:
     attempt.mkdir(parents=True)
     cache = Path(tempfile.gettempdir()) / f"oneshot-fl-cache-{os.getuid()}"
     payload = job.payload | {"attempt": str(attempt), "cache": str(cache)}
-    return Job(job.run_id, payload, job.timeout, job.threads)
+    return replace(job, payload=payload)
 
 
 def _files(place: Path, outcome: Outcome) -> dict[str, bytes]:

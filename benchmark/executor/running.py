@@ -57,6 +57,11 @@ class RunningJob:
         self._peak = 0
         self._over = False
 
+    @property
+    def optional(self) -> bool:
+        """Whether the job only helps others."""
+        return self._job.optional
+
     def start(self, process: BaseProcess, reader: Connection[Any, Any]) -> None:
         """Start the process that writes to the other end of ``reader``."""
         self._process, self._reader, self._listening = process, reader, reader

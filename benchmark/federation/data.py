@@ -18,6 +18,7 @@ from benchmark.errors import UserError
 from benchmark.images import Normalization
 from benchmark.seeds import Streams
 from benchmark.specs import ScenarioSpec
+from benchmark.training.precision import moved
 from datasets.partition import Partition, partition
 
 Indices = npt.NDArray[np.int64]
@@ -169,7 +170,7 @@ def _load(scenario: ScenarioSpec, data_root: Path | None, cache_dir: Path | None
 def _samples(split: datasets.Split, positions: Indices, device: torch.device) -> Samples:
     images = torch.from_numpy(np.array(split.images[positions]))
     labels = torch.from_numpy(np.array(split.labels[positions]))
-    return Samples(images.to(device), labels.to(device))
+    return Samples(moved(images, device), moved(labels, device))
 
 
 def _digest(positions: Indices) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from benchmark.specs.base import Spec, digest_of
 from benchmark.specs.scenario import ScenarioSpec
@@ -22,6 +22,15 @@ class ComputeSpec(Spec):
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int = Field(1, ge=1, description="CPU threads of one run")
+    compile: bool = Field(False, description="whether training goes through torch.compile")
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``compile`` out where it is off, so that ids from before it was there stand."""
+        values: dict[str, Any] = handler(self)
+        if not self.compile:
+            values.pop("compile", None)
+        return values
 
 
 class BudgetSpec(Spec):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.images import Normalization
+from benchmark.training.precision import moved
 
 
 class Augmentation(Protocol):
@@ -44,7 +45,7 @@ def epoch_order(n: int, generator: torch.Generator, device: torch.device) -> Ten
     Drawn on the generator's own device, so that the order does not depend on ``device``.
     """
     order = torch.randperm(n, generator=generator, device=generator.device)
-    return order.to(device, non_blocking=True)
+    return moved(order, device)
 
 
 class Batches:
@@ -137,7 +138,7 @@ class Batches:
     def _draw(self, n: int, high: int, columns: int) -> Tensor:
         device = self.generator.device
         drawn = torch.randint(high, (n, columns), generator=self.generator, device=device)
-        return drawn.to(self.device, non_blocking=True)
+        return moved(drawn, self.device)
 
     def _crop(self, index: Tensor, corners: Tensor | None) -> Tensor:
         """Return uint8 [B, H, W, C] with upper left corners [B, 2] in the padded images."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, cast
 
 import torch
+from torch import Tensor
 
 from benchmark.errors import UserError, unknown
 from benchmark.specs import ComputeSpec
@@ -20,6 +23,8 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
 FIRST_CUDA_WITH_BF16 = (8, 0)
 """Compute capability of the first GPUs (Ampere) with bf16 tensor cores; older ones emulate it."""
+FIRST_CUDA_WITH_TRITON = (7, 0)
+"""Compute capability of the first GPUs (Volta) that ``torch.compile`` can compile for."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -110,6 +115,24 @@ def resolve_precision(name: str, device: torch.device | str) -> Precision:
     return cast("Precision", name)
 
 
+def check_compiler(device: torch.device | str) -> None:
+    """Check that ``torch.compile`` has what it needs.
+
+    Raises
+    ------
+    UserError
+        If there is no C++ compiler for a CPU; for CUDA, no Triton, or a GPU older than Volta.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise UserError("--compile: Triton is not installed; pip install triton")
+        if torch.cuda.get_device_capability(device) < FIRST_CUDA_WITH_TRITON:
+            raise UserError("--compile: needs a GPU of compute capability 7.0 or later")
+    elif not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
+        raise UserError("--compile: no C++ compiler found; install g++, or name one in $CXX")
+
+
 def autocast(compute: ComputeSpec, device: torch.device | str | None = None) -> torch.autocast:
     """Return the context in which forward passes run at a run's precision.
 
@@ -145,6 +168,45 @@ def configure_threads(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     reuse_freed_memory()
+
+
+def configure_device(device: torch.device | str) -> None:
+    """Let a device repeat its bits, and fp32 be fp32; before its first use in this process.
+
+    On CUDA an operation without a deterministic form only warns: it is no reason to lose a run.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        Where this process computes.
+    """
+    on_cuda = torch.device(device).type == "cuda"
+    torch.use_deterministic_algorithms(True, warn_only=on_cuda)
+    if on_cuda:
+        # cuBLAS reads it once, when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        # TF32 keeps 10 of fp32's 23 bits; convolutions use it unless told not to.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device, from the host to CUDA by way of pinned memory.
+
+    The copy to CUDA overlaps with what the host does next; torch keeps the pinned memory until
+    it is over. A copy from CUDA to the host is waited for.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Anywhere; itself is returned if it is there already.
+    device : torch.device or str
+        Where to.
+    """
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 @contextmanager

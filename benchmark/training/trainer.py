@@ -18,7 +18,8 @@ from benchmark.images import Normalization
 from benchmark.seeds import seeded_global
 from benchmark.specs import ComputeSpec, RecipeSpec
 from benchmark.training.batches import Augmentation, Batches, NoAugmentation
-from benchmark.training.precision import autocast, limited_threads
+from benchmark.training.compilation import compiled
+from benchmark.training.precision import autocast, limited_threads, moved
 
 CHECK_EVERY = 50
 """Steps between looks at the losses: each look waits for the device."""
@@ -64,7 +65,6 @@ def train(
     class_mask: Tensor | None = None,
     on_step: OnStep | None = None,
     where: str = "model",
-    compiled: bool = False,
 ) -> TrainingSummary:
     """Train ``model`` in place, and leave it in eval mode.
 
@@ -90,7 +90,7 @@ def train(
     generator : torch.Generator
         Source of all chance, dropout included.
     compute : ComputeSpec
-        Precision and threads. The device is the model's.
+        Precision, threads, and whether the model is compiled. The device is the model's.
     steps : int, optional
         SGD steps, over reshuffled epochs; the recipe's epochs if not given.
     lr : float, optional
@@ -103,8 +103,6 @@ def train(
         Progress, see :data:`OnStep`; it must change neither the model nor any random stream.
     where : str
         Who is trained, for error messages.
-    compiled : bool
-        Whether to run the model through ``torch.compile``; changes the last bits.
 
     Raises
     ------
@@ -120,8 +118,8 @@ def train(
     started = time.perf_counter()
     device = next(model.parameters()).device
     batches = Batches(
-        images.to(device, non_blocking=True),
-        labels.to(device, non_blocking=True),
+        moved(images, device),
+        moved(labels, device),
         batch_size=recipe.batch_size,
         normalization=normalization,
         augmentation=augmentation if recipe.augment and augmentation else NoAugmentation(),
@@ -130,12 +128,12 @@ def train(
     total = recipe.epochs * len(batches) if steps is None else steps
     if total < 1:
         raise ValueError(f"steps must be at least 1, got {total}")
-    mask = None if class_mask is None else class_mask.to(device)
+    mask = None if class_mask is None else moved(class_mask, device)
     losses = _LossLog(total, device, where)
-    with _training(model, generator, compute, device):
-        forward = torch.compile(model) if compiled else model
+    with _training(model, generator, compute, device), ExitStack() as stack:
         optimizer = _sgd(model, recipe, recipe.lr if lr is None else lr)
         schedule = CosineAnnealingLR(optimizer, total) if recipe.schedule == "cosine" else None
+        forward = stack.enter_context(compiled(model)) if compute.compile else model
         for step, (inputs, targets) in enumerate(batches.cycle(total)):
             with _usable_batch_norm(model, len(targets)), autocast(compute, device):
                 logits = forward(inputs)
@@ -197,8 +195,8 @@ def _training(
         stack.enter_context(limited_threads(compute.threads))
         stack.enter_context(torch.enable_grad())
         if device.type == "cuda":
-            cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-            stack.enter_context(cudnn)
+            exact = {"benchmark": False, "deterministic": True, "allow_tf32": False}
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, **exact))
         model.train()
         model.to(memory_format=torch.channels_last)
         try:

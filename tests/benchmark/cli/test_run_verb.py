@@ -207,3 +207,21 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == ""
     assert process.wait(timeout=600) == 0
+
+
+def test_a_cluster_with_gpus_needs_none_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from benchmark.cli.verb_run import compute_of
+    from benchmark.errors import UserError
+    from benchmark.experiment import ExperimentSpec
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = ExperimentSpec(device="cuda", precision="bf16", compile=True)
+    with pytest.raises(UserError, match="'cuda' is not available"):
+        compute_of(asked)
+    compute = compute_of(asked, elsewhere=True)
+    assert (compute.device, compute.precision, compute.compile) == ("cuda", "bf16", True)
+    with pytest.raises(UserError, match="add --precision"):
+        compute_of(ExperimentSpec(device="cuda"), elsewhere=True)
+    assert compute_of(ExperimentSpec(), elsewhere=True).device == "cpu"

@@ -129,5 +129,10 @@ def visible_gpus(payload: Payload, events: EventSender) -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+def note_and_wait(payload: Payload, events: EventSender) -> None:
+    Path(payload["pids"]).write_text(str(os.getpid()))
+    time.sleep(payload["seconds"])
+
+
 def by_name(payload: Payload, events: EventSender) -> Any:
     return globals()[payload["function"]](payload, events)

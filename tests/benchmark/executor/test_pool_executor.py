@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +309,20 @@ def test_a_wrong_target_is_named(target: str) -> None:
 )
 def test_exits_in_words(code: int | None, says: str) -> None:
     assert says in describe_exit(code)
+
+
+def test_an_optional_job_is_ended_when_no_other_is_left(tmp_path: Path) -> None:
+    pids = tmp_path / "helper"
+    helper = Job("a" * 16, {"pids": str(pids), "seconds": 300.0}, optional=True)
+    main = Job("b" * 16, {"pids": str(tmp_path / "main"), "seconds": 0.0})
+
+    def jobs() -> Iterator[Job | None]:
+        yield helper
+        while not pids.exists():
+            yield None
+        yield main
+
+    pool = PoolExecutor("executor_targets:note_and_wait", workers=2, grace=0.5)
+    (outcome,) = pool.run(jobs())
+    assert (outcome.run_id, outcome.status) == (main.run_id, Status.DONE)
+    assert gone(int(pids.read_text()))

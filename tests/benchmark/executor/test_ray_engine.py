@@ -18,7 +18,7 @@ from benchmark.cli.main import main  # noqa: E402
 from benchmark.executor import Job  # noqa: E402
 from benchmark.executor.ray_engine import RETRIES, RayExecutor  # noqa: E402
 from benchmark.grid import PRELOAD, TARGET, Options, execute  # noqa: E402
-from benchmark.store import Status  # noqa: E402
+from benchmark.store import Status, Store  # noqa: E402
 
 GRID: dict[str, Any] = {"methods": ["fedavg", "ensemble"], "seeds": [0, 1]}
 
@@ -52,8 +52,8 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
 
 
 def executor(nodes: Nodes, target: str = TARGET, **options: Any) -> RayExecutor:
-    preload = PRELOAD if target == TARGET else ()
-    return RayExecutor(target, address=nodes.cluster.address, preload=preload, **options)
+    options.setdefault("preload", PRELOAD if target == TARGET else ())
+    return RayExecutor(target, address=nodes.cluster.address, **options)
 
 
 class Killer(Silent):
@@ -94,6 +94,24 @@ def test_a_killed_node_costs_no_record(nodes: Nodes, tmp_path: Path, ship: bool)
     assert any("once more" in note for note in listener.notes), listener.notes
     assert (result.done, result.failed) == (4, 0)
     assert metrics_of(results) == metrics_of(serial)
+
+
+@pytest.mark.slow
+def test_clients_are_tasks_of_their_own(nodes: Nodes, tmp_path: Path) -> None:
+    """One run on two nodes: the other node trains clients of it."""
+    one = {"methods": ["fedavg"], "clients": 6, "train_samples": 900, "epochs": 120}
+    # Both nodes have their processes ready, else the run is over before the other one begins.
+    warm = executor(nodes, "executor_targets:double", preload=PRELOAD)
+    assert len(list(warm.run([Job(str(n) * 16, {"number": n}) for n in range(2)]))) == 2
+    serial, results = tmp_path / "serial", tmp_path / "ray"
+    run_grid(serial, **one)
+    experiment, runs = planned(**one)
+    options = Options(results=results, workers=2, retries=RETRIES)
+    made = execute(experiment, runs, [], options, Silent(), executor=executor(nodes))
+    assert (made.done, made.failed) == (1, 0)
+    assert metrics_of(results) == metrics_of(serial)
+    (record,) = Store(results).experiment("main").records()
+    assert record.timing["cached_client_seconds"] > 0
 
 
 @pytest.mark.slow
