@@ -92,7 +92,7 @@ class Spool:
     """
 
     def __init__(self, folder: Path | None = None, in_memory: int = IN_MEMORY) -> None:
-        self._folder = folder or Path(tempfile.gettempdir())
+        self.folder = folder or Path(tempfile.gettempdir())
         self._limit = in_memory
         self._held: WeakSet[InMemory] = WeakSet()
         self._file: IO[bytes] | None = None
@@ -113,16 +113,16 @@ class Spool:
         if self._file is None or self._round != round_index:
             # A file a round: that of the last one goes when its uploads do.
             self._file, self._round = self._new_file(), round_index
-        with writing(self._folder):
+        with writing(self.folder):
             offset = self._file.seek(0, 2)
             self._file.write(data)
             self._file.flush()
         return OnDisk(self._file, offset, len(data))
 
     def _new_file(self) -> IO[bytes]:
-        make_folder(self._folder)
-        with writing(self._folder):
-            return tempfile.TemporaryFile(dir=self._folder)
+        make_folder(self.folder)
+        with writing(self.folder):
+            return tempfile.TemporaryFile(dir=self.folder)
 
 
 @dataclass(frozen=True)
