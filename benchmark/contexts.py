@@ -41,7 +41,13 @@ class Message:
 
 
 class Upload(Message):
-    """What a client sends the server."""
+    """What a client sends the server.
+
+    There its tensors are read when they are looked at, from memory or from the disk, and each
+    look gives a fresh tensor on the CPU: a stream over the clients' states holds one tensor at a
+    time, however many clients there are. Writing into a tensor changes neither the upload nor
+    what the next look finds; what is looked at often is better kept.
+    """
 
 
 class Broadcast(Message):

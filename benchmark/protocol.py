@@ -101,7 +101,8 @@ def run_protocol(
     clients = [federation.client(info.index) for info in federation.infos]
     for client in clients:
         client.budget = budget
-    result = ProtocolResult(GlobalModel(server.global_model), server, Traffic())
+    traffic = Traffic(federation.spool())
+    result = ProtocolResult(GlobalModel(server.global_model), server, traffic)
     flops = FlopMeter()
     for round_index in range(method.rounds):
         server.round = round_index

@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmark.contract import Message
 from benchmark.errors import UserError
+from benchmark.spool import Place, Source, StoredTensors
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 VALUES = "values"
@@ -104,6 +107,48 @@ def decode(data: bytes, cls: type[MessageT], where: str = "message") -> MessageT
     except (SafetensorError, ValueError, AttributeError) as error:
         raise WireError(f"{where}: these {len(data)} bytes are no message: {error}") from None
     ordered = {part: dict(sorted(parts[part].items())) for part in sorted(parts)}
+    return cls(parts=ordered, values=about.get(VALUES, {}))
+
+
+def view(source: Source, cls: type[MessageT], where: str = "message") -> MessageT:
+    """Return the message of bytes at rest; its tensors are read when they are looked at.
+
+    Parameters
+    ----------
+    source : Source
+        Where what :func:`encode` made is kept.
+    cls : type
+        ``Upload``, ``Broadcast`` or ``Message``.
+    where : str
+        What the message is, for errors.
+
+    Returns
+    -------
+    Message
+        As :func:`decode` returns it, but with :class:`~benchmark.spool.StoredTensors` as
+        parts: every look at a tensor gives a fresh one, with the same bits.
+
+    Raises
+    ------
+    WireError
+        If the bytes are no message.
+    """
+    if not len(source):
+        return cls()
+    try:
+        length = int.from_bytes(_bytes(source, 0, _LENGTH), "little")
+        start = _LENGTH + length
+        header = _parsed(_bytes(source, _LENGTH, start))
+        about = json.loads(header.pop("__metadata__", {}).get(_METADATA_KEY, "{}"))
+        parts: dict[str, dict[str, Place]] = {part: {} for part in about.get("empty", ())}
+        for name, entry in header.items():
+            part, _, tensor = name.partition("/")
+            parts.setdefault(part, {})[tensor] = _place(entry, start, len(source))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WireError(f"{where}: these {len(source)} bytes are no message: {error}") from None
+    ordered = {
+        part: StoredTensors(source, dict(sorted(parts[part].items()))) for part in sorted(parts)
+    }
     return cls(parts=ordered, values=about.get(VALUES, {}))
 
 
@@ -212,10 +257,42 @@ def _check_json(value: object, where: str, place: str) -> None:
 def _header(data: bytes) -> dict[str, Any]:
     """Return the container's header: safetensors' loader does not hand out its metadata."""
     length = int.from_bytes(data[:_LENGTH], "little")
-    header = json.loads(data[_LENGTH : _LENGTH + length])
+    return _parsed(data[_LENGTH : _LENGTH + length])
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    header = json.loads(text)
     if not isinstance(header, dict):
         raise ValueError("the header is no JSON object")
     return header
+
+
+def _bytes(source: Source, start: int, stop: int) -> bytes:
+    if stop > len(source):
+        raise ValueError("they are cut off")
+    return source.read(start, stop).numpy().tobytes()
+
+
+def _place(entry: Mapping[str, Any], start: int, end: int) -> Place:
+    """Return where a tensor is, from its entry in the header of a container."""
+    dtype, shape = _dtypes()[entry["dtype"]], tuple(entry["shape"])
+    first, last = (start + offset for offset in entry["data_offsets"])
+    if not start <= first <= last <= end or last - first != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{shape} of {dtype} is not at {first} to {last} of {end} bytes")
+    return Place(first, last, dtype, shape)
+
+
+@lru_cache(maxsize=1)
+def _dtypes() -> dict[str, torch.dtype]:
+    """Return torch's types by the names that a container gives them: those `encode` can send."""
+    import torch
+
+    floats = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+    eights = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "BOOL": "bool"}
+    signed = {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
+    unsigned = {f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)}
+    names = floats | eights | signed | unsigned
+    return {name: getattr(torch, dtype) for name, dtype in names.items()}
 
 
 def _kind(value: object) -> str:

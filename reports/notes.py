@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,8 +37,23 @@ def notes(results: Results, grid: Grid) -> list[str]:
         found += generation_notes(grid)
     found += _provenance(grid)
     found += _left_out(runs)
-    warned = Counter(text for run in runs for text in str(run.get("warnings") or "").split(" | "))
-    found += [f"Warning of {n} runs: {text}" for text, n in warned.items() if text]
+    found += _warnings(runs)
+    return found
+
+
+def _warnings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the runs' warnings; of many that differ in numbers only, the first few."""
+    said = Counter(text for run in runs for text in str(run.get("warnings") or "").split(" | "))
+    kinds: dict[str, list[str]] = {}
+    for text, count in said.items():
+        if text:
+            kind = re.sub(r"\d+(\.\d+)?", "#", text)
+            kinds.setdefault(kind, []).append(f"Warning of {count} runs: {text}")
+    found = []
+    for lines in kinds.values():
+        found += lines[:_LISTED]
+        if more := len(lines[_LISTED:]):
+            found.append(f"… and {more} more warnings of this kind, in the records.")
     return found
 
 

@@ -58,8 +58,8 @@ class LocalClient:
         Shapes and ranges.
     samples : Samples
         Its data, on the device.
-    start : mapping of str to Tensor
-        The state that its training starts from, in its own width.
+    start : callable
+        Returns the state that its training starts from, in its own width.
     common : mapping of str to Tensor or None
         The common initialisation at the global width, which everybody can make from its seed;
         ``None`` after a warm-up.
@@ -95,7 +95,7 @@ class LocalClient:
         info: ClientInfo,
         task: Task,
         samples: Samples,
-        start: Mapping[str, Tensor],
+        start: Callable[[], Mapping[str, Tensor]],
         common: Mapping[str, Tensor] | None,
         scenario: ScenarioSpec,
         compute: ComputeSpec,
@@ -159,8 +159,9 @@ class LocalClient:
         generator: torch.Generator | None = None,
     ) -> Classifier:
         """Return an untrained model with the weights that local training starts from."""
-        start = self._start
-        if scheme != "rolling":
+        if scheme == "rolling":
+            start = self._start()
+        else:
             if self._common is None:
                 raise ValueError("after a warm-up a client holds its own window only; send it")
             sets = index_sets(
@@ -316,7 +317,7 @@ class LocalClient:
             "model": self.task.model.canonical(),
             "width": str(self.info.width),
             "window": self.info.window,
-            "start": state_digest(self._start),
+            "start": state_digest(self._start()),
             "recipe": self.recipe.canonical(),
             "steps": self.local_steps(),
             "seed": self._scenario.seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -25,6 +25,7 @@ from benchmark.models.registry import TIMM_PREFIX
 from benchmark.models.submodel import SubmodelUpload, aggregate
 from benchmark.seeds import Streams
 from benchmark.specs import RECIPE_VERSION, BudgetSpec, ComputeSpec, ScenarioSpec
+from benchmark.spool import Spool
 from benchmark.store import Cache
 from benchmark.training.trainer import train
 from datasets import Augmentation
@@ -116,11 +117,18 @@ class Federation:
             events=self._events,
         )
 
+    def spool(self) -> Spool:
+        """Return a place where the uploads of one method wait."""
+        return Spool(self._cache.scratch)
+
     def _client(self, info: ClientInfo, global_state: State) -> LocalClient:
-        start = global_state
-        if not self.scenario.homogeneous:
+        def start() -> State:
+            # Cut out when it is needed: the slices of many clients are many models.
+            if self.scenario.homogeneous:
+                return global_state
             sets = index_sets(self.task, self.width, info.width, info.window)
-            start = slice_state(global_state, sets)
+            return slice_state(global_state, sets)
+
         return LocalClient(
             info=info,
             task=self.task,
@@ -167,28 +175,34 @@ class Federation:
         return state
 
     def _warm_up_round(self, state: State, round_index: int) -> State:
-        """One round of FedAvg, or of FedRolex's aggregation where widths differ (rule: design)."""
-        uploads = []
+        """One round of FedAvg, or of FedRolex's aggregation where widths differ (rule: design).
+
+        Clients train as the average asks for them, so that one model is in memory at a time.
+        """
+        if self.scenario.homogeneous:
+            states = (state for _, state in self._warm_up_clients(state, round_index))
+            return weighted_average(states, self.data.partition.sizes)
+        uploads = (
+            SubmodelUpload(
+                upload,
+                index_sets(self.task, self.width, client.info.width, round_index),
+                torch.nonzero(client.label_counts).flatten().tolist(),
+            )
+            for client, upload in self._warm_up_clients(state, round_index)
+        )
+        return aggregate(state, uploads)
+
+    def _warm_up_clients(
+        self, state: State, round_index: int
+    ) -> Iterator[tuple[LocalClient, State]]:
         for info in self.infos:
             client = self._client(ClientInfo(info.index, info.width, round_index), state)
             client.round = round_index
             model = client.initial_model()
-            client.warm_up(model)
-            uploads.append((client, model.state_dict()))
-        if self.scenario.homogeneous:
-            sizes = [client.num_samples for client, _ in uploads]
-            return weighted_average([upload for _, upload in uploads], sizes)
-        return aggregate(
-            state,
-            [
-                SubmodelUpload(
-                    upload,
-                    index_sets(self.task, self.width, client.info.width, round_index),
-                    torch.nonzero(client.label_counts).flatten().tolist(),
-                )
-                for client, upload in uploads
-            ],
-        )
+            # Averages are made without gradients, and this runs inside of one.
+            with torch.enable_grad():
+                client.warm_up(model)
+            yield client, model.state_dict()
 
     def _book_warm_up(self, state: State, rounds: int) -> None:
         for info in self.infos:

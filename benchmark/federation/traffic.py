@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from benchmark.contract import Broadcast, Message, Upload
-from benchmark.wire import account, decode, encode
-
-MessageT = TypeVar("MessageT", bound=Message)
+from benchmark.spool import Spool
+from benchmark.wire import account, decode, encode, view
 
 Book = dict[tuple[int, int], dict[str, int]]
 
@@ -18,18 +17,31 @@ Book = dict[tuple[int, int], dict[str, int]]
 class Traffic:
     """The bytes of all messages.
 
+    Parameters
+    ----------
+    spool : Spool
+        Where uploads wait for the server.
+
     Attributes
     ----------
     uploads, broadcasts : dict of (round, client) to (dict of part to bytes)
         What was sent in each direction.
     """
 
+    spool: Spool = field(default_factory=Spool, compare=False, repr=False)
     uploads: Book = field(default_factory=dict)
     broadcasts: Book = field(default_factory=dict)
 
     def up(self, round_index: int, client: int, message: Upload) -> Upload:
-        """Send an upload over the wire: book its bytes, return what arrives."""
-        return self._send(self.uploads, round_index, client, message, Upload)
+        """Send an upload over the wire: book its bytes, return what arrives.
+
+        Its tensors are read when the server looks at them: all clients' together may be
+        more than fits into memory.
+        """
+        where = f"upload of client {client} in round {round_index}"
+        data = encode(message, where)
+        self.uploads[round_index, client] = account(message, data)
+        return view(self.spool.put(data, round_index), Upload, where)
 
     def down(self, round_index: int, client: int, message: Broadcast) -> Broadcast:
         """Send a broadcast over the wire: book its bytes, return what arrives.
@@ -38,15 +50,10 @@ class Traffic:
         """
         if not message.parts and not message.values:
             return message
-        return self._send(self.broadcasts, round_index, client, message, Broadcast)
-
-    def _send(
-        self, book: Book, round_index: int, client: int, message: MessageT, kind: type[MessageT]
-    ) -> MessageT:
-        where = f"{kind.__name__.lower()} of client {client} in round {round_index}"
+        where = f"broadcast of client {client} in round {round_index}"
         data = encode(message, where)
-        book[round_index, client] = account(message, data)
-        return decode(data, kind, where)
+        self.broadcasts[round_index, client] = account(message, data)
+        return decode(data, Broadcast, where)
 
     def totals(self) -> tuple[int, int]:
         """Return all bytes up and down."""

@@ -9,7 +9,7 @@ that of the same channels inside the full model. Batch norm and no norm have no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -121,16 +121,54 @@ def extract(state: Mapping[str, Tensor], index_sets: IndexSets) -> dict[str, Ten
     return result
 
 
+class Scattered(Mapping[str, Tensor]):
+    """A narrow state at its place in full-size tensors, each made when it is looked at.
+
+    The full-size states of many narrow clients together would be as many full models.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        The narrow model's state dict; not to be changed afterwards.
+    index_sets : IndexSets
+        Which channels of the full model it holds.
+    like : mapping of str to Tensor
+        A full state dict: gives shapes, types and devices.
+    """
+
+    def __init__(
+        self, state: Mapping[str, Tensor], index_sets: IndexSets, like: Mapping[str, Tensor]
+    ) -> None:
+        self._state, self._sets, self._like = state, index_sets, like
+
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> Tensor:
+        target = self._like[name]
+        fill = 1 if self._sets.structure.entries[name].kind == "variance" else 0
+        full = torch.full_like(target, fill, memory_format=torch.contiguous_format)
+        full[_mesh(self._sets, name, target.device)] = self._state[name].to(target)
+        return full
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._like)
+
+    def __len__(self) -> int:
+        return len(self._like)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._like
+
+
 @torch.no_grad()
 def scatter(
     state: Mapping[str, Tensor], index_sets: IndexSets, like: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[Scattered, dict[str, Tensor]]:
     """Put a client's state at its place in full-size tensors.
 
     Parameters
     ----------
     state : mapping of str to Tensor
-        The narrow model's state dict.
+        The narrow model's state dict; not to be changed afterwards.
     index_sets : IndexSets
         Which channels of the full model it holds.
     like : mapping of str to Tensor
@@ -138,9 +176,10 @@ def scatter(
 
     Returns
     -------
-    full : dict of str to Tensor
+    full : Scattered
         Where the client holds nothing: 1 for running variances, 0 otherwise. With batch norm or no
         norm this full model computes exactly the client's function (Mosaic's masked experts).
+        Tensors are made when they are looked at, each time anew.
     masks : dict of str to Tensor
         Bool tensors of the same shapes, true where the client holds the entry; views that share
         memory, not to be written to.
@@ -152,19 +191,14 @@ def scatter(
     """
     _check_names(state, index_sets)
     _check_names(like, index_sets)
-    full: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     for name, target in like.items():
-        entry = index_sets.structure.entries[name]
         index = _mesh(index_sets, name, target.device)
         _check_shape(name, state[name], target, index)
-        fill = 1 if entry.kind == "variance" else 0
-        full[name] = torch.full_like(target, fill, memory_format=torch.contiguous_format)
-        full[name][index] = state[name].to(target)
         mask = torch.zeros(target.shape[: len(index)], dtype=torch.bool, device=target.device)
         mask[index] = True
         masks[name] = _pad(mask, target.dim()).expand_as(target)
-    return full, masks
+    return Scattered(state, index_sets, like), masks
 
 
 @torch.no_grad()

@@ -103,6 +103,11 @@ class Cache:
         self._temporary = root / ".tmp"
         self._locks = Locks(root / ".locks")
 
+    @property
+    def scratch(self) -> Path | None:
+        """Folder for temporary files of a run; ``None`` if the cache's own is not to be used."""
+        return None if self.disabled else self._temporary
+
     def key(self, description: Mapping[str, Any]) -> str:
         """Return the key of a description: the hash of its canonical JSON."""
         return digest(description)[:KEY_LENGTH]

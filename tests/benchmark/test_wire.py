@@ -14,7 +14,8 @@ from hypothesis import given, settings
 
 from benchmark.contract import Broadcast, Message, Upload
 from benchmark.errors import UserError
-from benchmark.wire import WireError, account, decode, encode
+from benchmark.spool import InMemory
+from benchmark.wire import WireError, account, decode, encode, view
 
 DTYPES = [
     torch.bool,
@@ -107,6 +108,27 @@ def test_any_message_survives_and_every_byte_is_booked(message: Broadcast) -> No
     assert sum(booked.values()) == len(data)
     assert all(count >= 0 for count in booked.values())
     assert encode(back) == data
+
+
+@settings(max_examples=60, deadline=None)
+@given(messages)
+def test_a_view_of_bytes_at_rest_is_the_decoded_message(message: Broadcast) -> None:
+    data = encode(message)
+    whole, seen = decode(data, Broadcast), view(InMemory(data), Broadcast)
+    assert seen.values == whole.values
+    assert [*seen.parts] == [*whole.parts]
+    for part, found in whole.parts.items():
+        assert [*seen.parts[part]] == [*found]
+        assert all(same(seen.parts[part][name], tensor) for name, tensor in found.items())
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.uint16, torch.uint32, torch.uint64,
+                                   torch.float8_e4m3fn, torch.float8_e5m2], ids=str)  # fmt: skip
+def test_every_type_that_crosses_can_be_viewed(dtype: torch.dtype) -> None:
+    sent = torch.tensor([[0, 1], [1, 0]], dtype=torch.uint8).to(dtype)
+    message = Upload({"p": {"t": sent, "scalar": sent[0, 1], "none": sent[:0]}})
+    seen = view(InMemory(encode(message)), Upload).parts["p"]
+    assert all(same(seen[name], tensor) for name, tensor in message.parts["p"].items())
 
 
 def test_bytes_by_part_are_those_of_the_tensors() -> None:
