@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from reports.statistics import Summary
 
 _BYTES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
@@ -55,3 +57,14 @@ def probability(p: float) -> str:
 def count_of(count: int, total: int, what: str) -> str:
     """Return such as ``failed 1 of 3``, or the word alone where it holds for all."""
     return what if count == total == 1 else f"{what} {count} of {total}"
+
+
+def spread_of(summary: Summary, form: Callable[[float], str]) -> str:
+    """Return a spread as its mean is written; nothing where the mean's last figure hides it.
+
+    Bytes are the same for every seed but for the odd digit of a count: such a spread says
+    nothing beside the mean.
+    """
+    if not summary.sd or form(summary.mean - summary.sd) == form(summary.mean + summary.sd):
+        return ""
+    return form(summary.sd)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from reports.formats import percent
+from reports.formats import percent, spread_of
 from reports.grid import Grid, GridCell
 from reports.measures import GENERATION
 from reports.scores import cell_facts, summary_columns
@@ -106,7 +106,9 @@ def _cell(cell: GridCell, column: str, form: Callable[[float], str], flag: str =
     summary = cell.summary(column)
     if summary is None:
         return Cell(muted=True)
-    spread = (f"{summary.sd:.2g}" if form is _three else form(summary.sd)) if summary.sd else ""
+    spread = spread_of(summary, form)
+    if spread and form is _three:
+        spread = f"{summary.sd:.2g}"
     return Cell(form(summary.mean), spread, flag=flag)
 
 

@@ -11,6 +11,7 @@ from reports.formats import probability
 from reports.generation import generation_notes
 from reports.grid import Grid, Split
 from reports.load import DONE, NOT_RUN, Results, shown_runs
+from reports.parts import unequal_forms
 from reports.scores import FLAG, verdicts
 from reports.statistics import LEAST_PAIRS, LEVEL, least_signed_rank_p
 
@@ -36,9 +37,32 @@ def notes(results: Results, grid: Grid) -> list[str]:
         found += generation_notes(grid)
     found += _provenance(grid)
     found += _left_out(runs)
+    found += _bytes_differ(grid)
     warned = Counter(text for run in runs for text in str(run.get("warnings") or "").split(" | "))
     found += [f"Warning of {n} runs: {text}" for text, n in warned.items() if text]
     return found
+
+
+def footnotes(name: str, grid: Grid) -> list[str]:
+    """Return what a printed table can't be read without; :func:`notes` says all the rest.
+
+    Parameters
+    ----------
+    name : str
+        The table's name: only those with accuracies have a best.
+    grid : Grid
+        The experiment's grid.
+    """
+    if not any(cell.complete for cell in grid.cells.values()):
+        return []
+    said = [] if name == "parts" else [_spread(grid)]
+    if name in ("accuracy", "scaling", "widths"):
+        said += _marks(grid)
+    if name == "generation":
+        said += generation_notes(grid)
+    if name == "accuracy":
+        said += _provenance(grid)
+    return said
 
 
 def _setting(grid: Grid) -> list[str]:
@@ -122,6 +146,17 @@ def _left_out(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         f"Left out of the tables: {label}, whose predictions depend on the test batch."
         for label in labels
     ]
+
+
+def _bytes_differ(grid: Grid) -> list[str]:
+    found = {
+        f"{row.label}: {part}"
+        for (row, _), cell in grid.cells.items()
+        for part in unequal_forms(cell)
+    }
+    if not found:
+        return []
+    return [f"Bytes on the wire that are not those of the closed form: {', '.join(sorted(found))}."]
 
 
 def _provenance(grid: Grid) -> list[str]:

@@ -81,7 +81,7 @@ def count_table(panel: SplitPanel) -> tuple[list[str], list[list[int | str]]]:
     return columns, rows
 
 
-def draw_splits(panels: Sequence[SplitPanel]) -> Figure:
+def draw_splits(panels: Sequence[SplitPanel], width: float | None = None) -> Figure:
     """Draw partitions as bubbles: clients by classes, areas by samples.
 
     All panels share one scale, so that areas can be compared between them.
@@ -90,6 +90,8 @@ def draw_splits(panels: Sequence[SplitPanel]) -> Figure:
     ----------
     panels : sequence of SplitPanel
         At least one.
+    width : float, optional
+        Width of the picture, inches; as wide as its panels need if not given.
 
     Returns
     -------
@@ -113,6 +115,10 @@ def draw_splits(panels: Sequence[SplitPanel]) -> Figure:
         columns * (1.6 + 0.32 * min(max(clients, 6), 50)),
         rows * (1.3 + 0.32 * min(max(classes, 5), 100)),
     )
+    if width is not None:
+        # Panels keep their shape; the room for names does not shrink with them.
+        inner = max((width / columns - 1.6), 0.5) / (0.32 * min(max(clients, 6), 50))
+        size = (width, rows * (0.9 + min(inner, 1.0) * 0.32 * min(max(classes, 5), 100)))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     largest = max(int(panel.counts.max(initial=0)) for panel in panels)
