@@ -34,6 +34,11 @@ def _three(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def figures_of(value: float, count: int = 3) -> str:
+    """Return a number in so many figures, whole from a thousand on."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{count}g}"
+
+
 def seconds(value: float) -> str:
     """Return a duration in seconds, in three figures or so."""
     if 0 < value < 0.01:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.formats import MISSING, spread_of
+from reports.formats import MISSING, figures_of, spread_of
 from reports.generation import extractors
 from reports.grid import Grid, GridCell
 from reports.load import DONE
@@ -20,10 +20,6 @@ MOST_CLASSES = 12
 """Classes that a printed table has room for; CSV files hold all."""
 
 _SIDES = (("own", "own data"), ("pooled", "all clients' data"))
-
-
-def _three(value: float) -> str:
-    return f"{value:.3g}"
 
 
 def client_table(grid: Grid) -> Table | None:
@@ -68,7 +64,7 @@ def _mean_cell(cell: GridCell, found: Sequence[Sequence[float | None]], how: Any
         total = sum(map(len, found))
         return Cell(f"too few images: {refused} of {total}", muted=True)
     summary = summarize([how(values) for values in found])
-    return Cell(_three(summary.mean), spread_of(summary, _three))
+    return Cell(figures_of(summary.mean), spread_of(summary, figures_of))
 
 
 def class_table(grid: Grid) -> Table | None:

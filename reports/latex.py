@@ -40,7 +40,7 @@ _SIGNS = {
 }
 
 
-COLUMN_SIGNS, PAGE_SIGNS = 46, 108
+COLUMN_SIGNS, PAGE_SIGNS = 46, 112
 """Signs of small type that fit one column of a two-column paper, and both."""
 
 _COLUMN_GAP = 2

@@ -14,8 +14,8 @@ from reports.load import DONE
 from reports.scores import cell_facts
 from reports.table import Cell, Row, Table
 
-DIRECTIONS = (("up", "↑"), ("down", "↓"))
-"""Directions of a record, and their signs."""
+DIRECTIONS = ("up", "down")
+"""Directions of a record."""
 
 BYTES_OF: Mapping[str, int] = {
     **{"float64": 8, "int64": 8, "float32": 4, "int32": 4},
@@ -52,7 +52,7 @@ def part_entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """
     booked: Mapping[str, Mapping[str, int]] = json.loads(run.get("parts") or "{}")
     counted: Mapping[str, Mapping[str, Any]] = json.loads(run.get("elements") or "{}")
-    for direction, _ in DIRECTIONS:
+    for direction in DIRECTIONS:
         for part, count in booked.get(direction, {}).items():
             kinds = counted.get(direction, {}).get(part)
             form = None
@@ -94,11 +94,10 @@ def _rows(run: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Cell, ...]]]:
     clients = _clients(run)
     entries = [entry for entry in part_entries(run) if entry["bytes"]]
     whole = sum(entry["bytes"] for entry in entries)
-    signs = dict(DIRECTIONS)
     for entry in entries:
         form, expected = _form(entry, clients), entry["closed_form"]
         yield (
-            f"{signs[entry['direction']]} {entry['part']}",
+            f"{entry['direction']}: {entry['part']}",
             (
                 Cell(_exact(entry["bytes"] / clients)),
                 Cell(percent(entry["bytes"] / whole)),
@@ -106,11 +105,11 @@ def _rows(run: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Cell, ...]]]:
                 Cell(muted=True) if expected is None else Cell(_exact(expected / clients)),
             ),
         )
-    for direction, sign in DIRECTIONS:
+    for direction in DIRECTIONS:
         count = int(run.get(f"warmup_{direction}_bytes") or 0)
         if count:
             cells = (Cell(_exact(count / clients)), *(Cell(muted=True) for _ in range(3)))
-            yield f"{sign} warm-up rounds, shared by all methods", cells
+            yield f"{direction}: warm-up rounds, shared by all", cells
 
 
 def _clients(run: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.store import ExperimentStore, Record
 from benchmark.store.attempts import read_history
 from reports.axes import plain_text
+from reports.figures.generation import picture_title
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 from reports.scores import verdicts
@@ -160,7 +161,9 @@ def _linked(folder: Path) -> dict[str, Any]:
 def _grids(folder: Path, *, whole: bool) -> list[dict[str, str]]:
     made = []
     for path in sorted(folder.glob("grid-*.png")):
-        title = path.stem.removeprefix("grid-").replace("-", " ")
+        title = picture_title(path)
+        if title is None:
+            continue
         source = f"../{folder.name}/{path.name}"
         if whole:
             source = data_uri(path.read_bytes())

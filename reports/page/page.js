@@ -243,7 +243,7 @@
     if (run.grids?.length) {
       children.push(element("h3", {}, "Generated images"), element("div", { class: "grids" }, ...run.grids.map((grid) => element("figure", {},
         grid.linked ? element("a", { href: grid.linked }, grid.title) : element("img", { src: grid.source, alt: grid.title }),
-        grid.linked ? null : element("figcaption", {}, grid.title + (grid.title.startsWith("client") ? " (left), real (right)" : ""))))));
+        grid.linked ? null : element("figcaption", {}, grid.title)))));
     }
     children.push(part("Result", { accuracy: run.accuracy, teacher_accuracy: run.teacher_accuracy, ...run.metrics }),
       ...(run.generation ?? []).map((one) => part(`Generated images by ${one.extractor}`, one)),

@@ -212,9 +212,7 @@ def _communication(up: int, warmup_up: int) -> dict[str, Any]:
             {"client": 0, "up": up - up // 4, "down": 0},
             {"client": 1, "up": up // 4, "down": 0},
         ],
-        "per_round": [
-            {"round": 0, "up": {"model": model, "header": 64} if up else {}, "down": {}}
-        ],
+        "per_round": [{"round": 0, "up": {"model": model, "header": 64} if up else {}, "down": {}}],
         "elements": {
             "up": {"model": {"float32": model // 4, "uint8": model % 4}} if up else {},
             "down": {},
