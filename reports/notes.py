@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +20,7 @@ SELECTION_RULES: Mapping[str, str] = {
 }
 """The rules by which an accuracy is chosen, in words."""
 
+_NUMBER = re.compile(r"\d[\d.,]*")
 _LISTED = 3
 """Places named in a reason before it is only counted."""
 
@@ -38,9 +39,22 @@ def notes(results: Results, grid: Grid) -> list[str]:
     found += _provenance(grid)
     found += _left_out(runs)
     found += _bytes_differ(grid)
-    warned = Counter(text for run in runs for text in str(run.get("warnings") or "").split(" | "))
-    found += [f"Warning of {n} runs: {text}" for text, n in warned.items() if text]
+    found += _warnings(runs)
     return found
+
+
+def _warnings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the runs' warnings, those that differ in their numbers alone as one."""
+    kinds: dict[str, list[str]] = {}
+    for run in runs:
+        for text in filter(None, str(run.get("warnings") or "").split(" | ")):
+            kinds.setdefault(_NUMBER.sub("#", text), []).append(text)
+    said = []
+    for texts in kinds.values():
+        times = "once" if len(texts) == 1 else f"{len(texts)} times"
+        such = "" if len(set(texts)) == 1 else "such as: "
+        said.append(f"Warned {times}: {such}{texts[0]}")
+    return said
 
 
 def footnotes(name: str, grid: Grid) -> list[str]:

@@ -77,7 +77,7 @@ class Ablations:
         axis.barh(at, ends, color=colours, height=0.66)
         for place, one in zip(at, found, strict=True):
             if one.value is None:
-                axis.text(1, place, one.trouble, va="center", fontsize=6, color="0.35")
+                axis.text(0, place, f"  {one.trouble}", va="center", fontsize=6, color="0.35")
                 continue
             if one.spread:
                 axis.errorbar(
@@ -88,11 +88,18 @@ class Ablations:
                     capsize=1.5,
                 )
             end = one.value + one.spread
-            axis.text(end + 1.5, place, f"{one.value:.1f}", va="center", fontsize=6)
+            axis.annotate(
+                f"{one.value:.1f}",
+                (end, place),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=6,
+            )
         if found[0].value is not None:
             axis.axvline(found[0].value, color="0.45", linewidth=0.6, linestyle=(0, (2, 2)))
         most = max((one.value + one.spread for one in found if one.value is not None), default=100)
-        axis.set_xlim(0, most * 1.16 + 3)
+        axis.set_xlim(0, most * 1.18)
         axis.set_ylim(-0.6, len(found) - 0.4)
         axis.set_yticks(at, [one.label for one in found] if labelled else [])
         axis.grid(axis="y", visible=False)

@@ -177,7 +177,7 @@ def test_uneven_numbers_of_seeds_are_shown(lab: Lab) -> None:
 def test_warnings_of_runs_are_passed_on(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5, warnings=["the split left clients too small"])
     notes = write_report(lab.plan(), figures=False).notes
-    assert "Warning of 1 runs: the split left clients too small" in notes
+    assert "Warned once: the split left clients too small" in notes
 
 
 def test_terminal_shows_table_reasons_and_rules(lab: Lab) -> None:
