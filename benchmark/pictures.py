@@ -1,4 +1,4 @@
-"""Sample grids of a run: what a method generated, with real images of the same client beside."""
+"""Sample grids of a run: what a method generated, with real images of the same clients beside."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from benchmark.federation.data import ScenarioData
@@ -17,6 +18,9 @@ LIMIT = 64
 """Images of a grid, at most."""
 GAP = 2
 """Pixels between two images."""
+
+TITLE_KEY = "Title"
+"""Text chunk of the PNG that says what it shows."""
 
 _PAPER = 255
 _CLIENT = re.compile(r"client (\d+)\b")
@@ -77,13 +81,13 @@ def beside(left: Tensor, right: Tensor) -> Tensor:
 def real_images(name: str, data: ScenarioData, count: int = LIMIT) -> Tensor | None:
     """Return ``count`` real images uint8 [n, C, H, W] of the client a grid's name starts with.
 
-    Fewer where the client holds fewer. They are spread evenly over the client's data, so that
-    no chance is spent on them.
+    Of all clients where it names none; fewer where they hold fewer; ``None`` where there is
+    no such client. They are spread evenly over the data, so that no chance is spent on them.
     """
-    found = _CLIENT.match(name)
-    if found is None or int(found[1]) >= len(data.partition.sizes):
+    found, cpu = _CLIENT.match(name), torch.device("cpu")
+    if found is not None and int(found[1]) >= len(data.partition.sizes):
         return None
-    images = data.client(int(found[1]), torch.device("cpu")).images
+    images = (data.everybody(cpu) if found is None else data.client(int(found[1]), cpu)).images
     if not len(images):
         return None
     count = min(count, LIMIT, len(images))
@@ -91,7 +95,9 @@ def real_images(name: str, data: ScenarioData, count: int = LIMIT) -> Tensor | N
 
 
 def picture(name: str, images: Tensor, data: ScenarioData) -> bytes:
-    """Return a grid as PNG: generated images on the left, real ones of that client on the right.
+    """Return a grid as PNG: generated images on the left, real ones on the right.
+
+    The file says in its title (a text chunk) what stands where.
 
     Parameters
     ----------
@@ -107,6 +113,8 @@ def picture(name: str, images: Tensor, data: ScenarioData) -> bytes:
     if real is not None:
         sheet = beside(sheet, tile(real))
     pixels = sheet[0] if sheet.shape[0] == 1 else sheet.permute(1, 2, 0)
+    about = PngInfo()
+    about.add_text(TITLE_KEY, f"{name} | real" if real is not None else name)
     buffer = io.BytesIO()
-    Image.fromarray(pixels.contiguous().numpy()).save(buffer, format="PNG")
+    Image.fromarray(pixels.contiguous().numpy()).save(buffer, format="PNG", pnginfo=about)
     return buffer.getvalue()

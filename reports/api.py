@@ -10,21 +10,29 @@ import pandas as pd
 
 from benchmark.store.files import make_folder, write_text
 from reports import latex, markdown
+from reports.ablations import ablation_frame, ablation_table
+from reports.along import along_tables
 from reports.comparisons import Ranks, comparison_frame, rank_methods
 from reports.costs import cost_frame, cost_table, with_costs
 from reports.formats import probability
 from reports.generation import generation_frame, generation_table
+from reports.generators import class_frame, class_table, client_frame, client_table
 from reports.grid import Grid, build_grid
 from reports.load import Results, load
-from reports.notes import notes, reasons
+from reports.notes import footnotes, notes, reasons
 from reports.page import PAGE_NAME, page_text
+from reports.parts import parts_frame, parts_table
 from reports.scores import score_frame, score_table
 from reports.table import Table
 
 FOLDER = "report"
 """Name of the report's folder in the experiment's."""
 
-_NOT_IN_CSV = ("confusion",)
+_NOT_IN_CSV = ("confusion", "split_counts", "split_widths", "class_names", "elements")
+_NOT_IN_CSV_ENDINGS = (".by_client", ".by_class")
+_OPTIONAL = ("ablations", "scaling", "widths", "parts", "generation", "generators", "classes")
+_ALWAYS = ("runs", "accuracy", "communication", "comparisons")
+"""CSV files that are there even if they hold nothing but their headers."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,14 @@ class Report:
     folder : Path
         Where the files are.
     tables : mapping of str to pandas.DataFrame
-        Raw tables: ``runs`` (a row a run), ``accuracy`` and ``communication`` (a row a
-        cell), ``comparisons`` (a row a pair of methods).
+        Raw tables: ``runs`` (a row a run), ``accuracy``, ``communication`` and ``generation``
+        (a row a cell), ``comparisons`` (a row a pair of methods), ``ablations`` (a row a
+        configuration and scenario), ``parts`` (a row a part of the traffic), ``generators``
+        and ``classes`` (a row a run and client, or class, of generated images).
     rendered : mapping of str to Table
-        ``accuracy`` and ``communication`` as they are printed.
+        Tables as they are printed: ``accuracy``, ``communication`` and ``parts``; where the
+        experiment has them, ``ablations``, ``scaling``, ``widths``, ``generation``,
+        ``generators`` and ``classes``.
     notes : tuple of str
         How the tables were made and what they rest on; what was found damaged.
     reasons : tuple of str
@@ -85,22 +97,17 @@ def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
     folder = experiment_dir / FOLDER
     said, why = tuple(notes(results, grid)), tuple(reasons(grid))
     tables = _frames(results, grid)
-    rendered = {
-        "accuracy": with_costs(score_table(grid), grid),
-        "communication": cost_table(grid),
-    }
-    images = generation_table(grid)
-    if images is not None:
-        rendered["generation"] = images
+    rendered = _rendered(grid)
     files: list[Path] = []
     if len(results.runs):
         ranks = rank_methods(grid)
         make_folder(folder)
-        contents = {**_csv_texts(tables), **_page_texts(rendered, said, why)}
+        contents = {**_csv_texts(tables), **_page_texts(rendered, grid, said, why)}
         contents["comparisons.md"] = _comparison_page(ranks)
         for name, text in contents.items():
             files.append(folder / name)
             _write_if_changed(folder / name, text)
+        _remove_former(folder, contents)
         drawn: list[Path] = []
         if figures:
             from reports.figures import draw_all
@@ -129,28 +136,60 @@ def _frames(results: Results, grid: Grid) -> dict[str, pd.DataFrame]:
         "accuracy": score_frame(grid),
         "communication": cost_frame(grid),
         "comparisons": comparison_frame(grid),
+        "ablations": ablation_frame(grid),
+        "parts": parts_frame(grid),
         "generation": generation_frame(grid),
+        "generators": client_frame(grid),
+        "classes": class_frame(grid),
     }
+
+
+def _rendered(grid: Grid) -> dict[str, Table]:
+    """Return every table that the experiment has the numbers for, in the order of a paper."""
+    tables = [
+        with_costs(score_table(grid), grid),
+        ablation_table(grid),
+        *along_tables(grid),
+        cost_table(grid),
+        parts_table(grid),
+        generation_table(grid),
+        client_table(grid),
+        class_table(grid),
+    ]
+    return {table.name: table for table in tables if table is not None}
 
 
 def _csv_texts(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     return {
-        f"{name}.csv": frame.drop(columns=[c for c in _NOT_IN_CSV if c in frame]).to_csv(
+        f"{name}.csv": frame[[column for column in frame if not _left_out(str(column))]].to_csv(
             index=False
         )
         for name, frame in tables.items()
+        if len(frame) or name in _ALWAYS
     }
 
 
+def _left_out(column: str) -> bool:
+    return column in _NOT_IN_CSV or column.endswith(_NOT_IN_CSV_ENDINGS)
+
+
 def _page_texts(
-    rendered: Mapping[str, Table], said: Sequence[str], why: Sequence[str]
+    rendered: Mapping[str, Table], grid: Grid, said: Sequence[str], why: Sequence[str]
 ) -> dict[str, str]:
     lists = [("Not done", why), ("Notes", said)]
     pages = {f"{name}.md": markdown.document(table, lists) for name, table in rendered.items()}
     for name, table in rendered.items():
-        noted = replace(table, notes=(*why, *said))
-        pages[f"{name}.tex"] = latex.table_text(noted)
+        noted = replace(table, notes=(*why, *footnotes(name, grid)))
+        pages[f"{name}.tex"] = latex.table_text(noted, comments=said)
     return pages
+
+
+def _remove_former(folder: Path, contents: Mapping[str, str]) -> None:
+    """Remove tables that an earlier report wrote and that no longer apply."""
+    for ending in ("csv", "md", "tex"):
+        for path in folder.glob(f"*.{ending}"):
+            if path.name not in contents and path.stem in _OPTIONAL:
+                path.unlink(missing_ok=True)
 
 
 def _comparison_page(ranks: Ranks | str) -> str:

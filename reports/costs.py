@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from reports.formats import MISSING, operations, seconds, size
+from reports.formats import operations, seconds, size, spread_of
 from reports.grid import Grid, GridCell
 from reports.scores import cell_facts, summary_columns
 from reports.table import Cell, Row, Table
@@ -65,14 +65,16 @@ def with_costs(table: Table, grid: Grid) -> Table:
     return Table(table.name, table.title, table.columns + headers, rows, table.notes)
 
 
+def cost_cell(cell: GridCell, column: str) -> Cell:
+    """Return a cell's bytes or seconds, by the name of the column."""
+    return _cell(cell, column, size if column.endswith("_bytes") else seconds)
+
+
 def _cell(cell: GridCell, column: str, form: Callable[[float], str]) -> Cell:
     summary = cell.summary(column)
     if summary is None:
         return Cell(muted=True)
-    main = form(summary.mean)
-    # Bytes are the same for every seed as a rule: a spread of nothing says nothing.
-    spread = form(summary.sd) if summary.sd else ""
-    return Cell(main, "" if spread in (main, MISSING) else spread)
+    return Cell(form(summary.mean), spread_of(summary, form))
 
 
 def cost_frame(grid: Grid) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from reports.statistics import Summary
 
 _BYTES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
@@ -32,6 +34,11 @@ def _three(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def figures_of(value: float, count: int = 3) -> str:
+    """Return a number in so many figures, whole from a thousand on."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{count}g}"
+
+
 def seconds(value: float) -> str:
     """Return a duration in seconds, in three figures or so."""
     if 0 < value < 0.01:
@@ -55,3 +62,15 @@ def probability(p: float) -> str:
 def count_of(count: int, total: int, what: str) -> str:
     """Return such as ``failed 1 of 3``, or the word alone where it holds for all."""
     return what if count == total == 1 else f"{what} {count} of {total}"
+
+
+def spread_of(summary: Summary, form: Callable[[float], str]) -> str:
+    """Return a spread as its mean is written; nothing below a thousandth of the mean.
+
+    Bytes are the same for every seed but for the odd digit of a count: such a spread says
+    nothing beside the mean.
+    """
+    if not summary.sd or summary.sd < abs(summary.mean) / 1000:
+        return ""
+    spread = form(summary.sd)
+    return "" if spread.startswith("<") else spread

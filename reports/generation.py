@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from reports.formats import percent
+from reports.formats import figures_of, percent, spread_of
 from reports.grid import Grid, GridCell
 from reports.measures import GENERATION
 from reports.scores import cell_facts, summary_columns
@@ -16,15 +16,11 @@ FEW = "‡"
 """Sign of a distance that rests on fewer images than the extractor has features."""
 
 
-def _three(value: float) -> str:
-    return f"{value:.3g}"
-
-
 _POOLED: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("fid_ratio", "Fréchet ÷ real", _three),
-    ("fid", "Fréchet", _three),
-    ("kid", "KID", _three),
-    ("inception_score", "IS", _three),
+    ("fid_ratio", "Fréchet ÷ real", figures_of),
+    ("fid", "Fréchet", figures_of),
+    ("kid", "KID", figures_of),
+    ("inception_score", "IS", figures_of),
     ("precision", "precision %", percent),
     ("recall", "recall %", percent),
     ("images", "images", lambda value: f"{value:,.0f}"),
@@ -106,7 +102,9 @@ def _cell(cell: GridCell, column: str, form: Callable[[float], str], flag: str =
     summary = cell.summary(column)
     if summary is None:
         return Cell(muted=True)
-    spread = (f"{summary.sd:.2g}" if form is _three else form(summary.sd)) if summary.sd else ""
+    spread = spread_of(summary, form)
+    if summary.sd and spread and form is figures_of:
+        spread = figures_of(summary.sd, 2)
     return Cell(form(summary.mean), spread, flag=flag)
 
 

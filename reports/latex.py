@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from reports.table import Cell, Table
@@ -27,6 +27,11 @@ _SIGNS = {
     "×": r"$\times$",
     "≥": r"$\geq$",
     "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
+    "÷": r"$\div$",
+    "→": r"$\to$",
+    "≤": r"$\leq$",
+    "²": r"$^2$",
     "°": r"$^\circ$",
     "−": r"$-$",
     "–": "--",
@@ -35,27 +40,58 @@ _SIGNS = {
 }
 
 
+COLUMN_SIGNS, PAGE_SIGNS = 46, 112
+"""Signs of small type that fit one column of a two-column paper, and both."""
+
+_COLUMN_GAP = 2
+
+
 def escape(text: str) -> str:
-    """Return text that LaTeX prints as it stands; other signs than ASCII become ``?``."""
-    return "".join(_SIGNS.get(sign, sign if sign.isascii() else "?") for sign in text)
+    """Return text that LaTeX prints as it stands.
+
+    Accented Latin letters stay (LaTeX reads UTF-8); other signs than ASCII become ``?``.
+    """
+    return "".join(_SIGNS.get(sign, sign if _is_latin(sign) else "?") for sign in text)
 
 
-def table_text(table: Table, label: str | None = None) -> str:
-    r"""Return a ``table`` float with a booktabs tabular; needs ``\usepackage{booktabs}``.
+def _is_latin(sign: str) -> bool:
+    return sign.isascii() or (ord(sign) < 0x180 and sign.isalpha())
+
+
+def table_text(table: Table, label: str | None = None, comments: Sequence[str] = ()) -> str:
+    r"""Return a float with booktabs tabulars; needs ``\usepackage{booktabs}``.
+
+    A table that is wider than a column becomes a ``table*`` over both; one that is wider
+    than the page is cut into tabulars of some columns each, one beneath the other.
 
     Parameters
     ----------
     table : Table
-        What to print; its notes follow the tabular in small type.
+        What to print; its notes follow the tabulars in small type.
     label : str, optional
         Name for ``\ref``; ``tab:<name>`` if not given.
+    comments : sequence of str
+        What is written into the file, but not printed.
     """
-    width = len(table.columns) + 1
+    wide = _signs(table, range(len(table.columns))) > COLUMN_SIGNS
+    kind = "table*" if wide else "table"
     lines = [
-        r"\begin{table}",
-        r"\centering",
+        *(f"% {' '.join(comment.split())}" for comment in comments),
+        rf"\begin{{{kind}}}",
+        r"\centering\small",
         rf"\caption{{{escape(table.title)}}}",
         rf"\label{{{label or 'tab:' + table.name}}}",
+    ]
+    for number, part in enumerate(_parts(table)):
+        lines += [*([r"\par\medskip"] if number else []), *_tabular(part)]
+    if table.notes:
+        said = " ".join(escape(note.rstrip(".") + ".") for note in table.notes)
+        lines += [rf"\par\smallskip{{\footnotesize {said}\par}}"]
+    return "\n".join([*lines, rf"\end{{{kind}}}"]) + "\n"
+
+
+def _tabular(table: Table) -> list[str]:
+    lines = [
         rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"\toprule",
         *_header(table),
@@ -64,16 +100,43 @@ def table_text(table: Table, label: str | None = None) -> str:
     for place, (group, rows) in enumerate(table.groups):
         if place:
             lines.append(r"\addlinespace")
+        width = len(table.columns) + 1
         lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape(group)}}}}} \\")
         for row in rows:
             name = escape(row.label)
             cells = [rf"\textit{{{name}}}" if row.reference else name, *map(_cell, row.cells)]
             lines.append(_line(cells))
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    if table.notes:
-        said = " ".join(escape(note.rstrip(".") + ".") for note in table.notes)
-        lines += [rf"\par\smallskip{{\footnotesize {said}\par}}"]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _parts(table: Table) -> Iterator[Table]:
+    """Yield the table in parts no wider than a page; columns of one heading stay together."""
+    chosen: list[int] = []
+    for _, indices in groupby(range(len(table.columns)), key=lambda at: table.columns[at][:-1]):
+        # The last heading alone can be as wide as a page: then its columns are cut apart.
+        block = list(indices)
+        for more in [block] if _signs(table, block) <= PAGE_SIGNS else [[at] for at in block]:
+            if chosen and _signs(table, [*chosen, *more]) > PAGE_SIGNS:
+                yield table.select(chosen)
+                chosen = []
+            chosen += more
+    yield table.select(chosen)
+
+
+def _signs(table: Table, columns: Sequence[int]) -> int:
+    """Return about how wide some columns are with the row names, in signs of small type."""
+    names = max([len("method"), *(len(row.label) for row in table.rows)])
+    return names + sum(_column_signs(table, at) + _COLUMN_GAP for at in columns)
+
+
+def _column_signs(table: Table, at: int) -> int:
+    # The spread is set in script size.
+    cells = [
+        len(row.cells[at].main)
+        + round(0.7 * len(row.cells[at].spread) + 2 * bool(row.cells[at].spread))
+        for row in table.rows
+    ]
+    return max([len(table.columns[at][-1]), *cells])
 
 
 def standalone(body: str) -> str:

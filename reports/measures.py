@@ -75,6 +75,8 @@ def _generation(metrics: Mapping[str, Any]) -> dict[str, Any]:
         name = str(entry.get("extractor"))
         columns |= {f"{name}.{key}": pooled.get(key) for key in GENERATION}
         columns[f"{name}.enough"] = pooled.get("enough")
+        columns[f"{name}.by_client"] = _json(entry.get("clients") or None)
+        columns[f"{name}.by_class"] = _json(entry.get("classes") or None)
         columns[f"{name}.real_fid"] = (entry.get("real") or {}).get("fid")
         columns["usefulness"] = useful.get("accuracy")
         columns["coverage"] = useful.get("coverage")
@@ -98,6 +100,7 @@ def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
         "warmup_up_bytes": extra_up,
         "warmup_down_bytes": extra_down,
         "parts": _json(parts(communication)),
+        "elements": _json(communication.get("elements")),
     }
     if clients:
         columns |= {
@@ -155,6 +158,9 @@ def _provenance(metrics: Mapping[str, Any], environment: Mapping[str, Any]) -> d
     return {
         "split_id": split.get("id") or split.get("digest"),
         "topped_up": _json(split.get("topped_up")),
+        "split_counts": _json(split.get("counts")),
+        "split_widths": _json(split.get("widths")),
+        "class_names": _json(metrics.get("class_names")),
         "dataset_fingerprint": metrics.get("dataset_fingerprint"),
         "git_commit": git.get("commit"),
         "git_dirty": git.get("dirty"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from reports.formats import probability
 from reports.generation import generation_notes
 from reports.grid import Grid, Split
 from reports.load import DONE, NOT_RUN, Results, shown_runs
+from reports.parts import unequal_forms
 from reports.scores import FLAG, verdicts
 from reports.statistics import LEAST_PAIRS, LEVEL, least_signed_rank_p
 
@@ -20,6 +20,7 @@ SELECTION_RULES: Mapping[str, str] = {
 }
 """The rules by which an accuracy is chosen, in words."""
 
+_NUMBER = re.compile(r"\d[\d.,]*")
 _LISTED = 3
 """Places named in a reason before it is only counted."""
 
@@ -37,24 +38,45 @@ def notes(results: Results, grid: Grid) -> list[str]:
         found += generation_notes(grid)
     found += _provenance(grid)
     found += _left_out(runs)
+    found += _bytes_differ(grid)
     found += _warnings(runs)
     return found
 
 
 def _warnings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the runs' warnings; of many that differ in numbers only, the first few."""
-    said = Counter(text for run in runs for text in str(run.get("warnings") or "").split(" | "))
+    """Return the runs' warnings, those that differ in their numbers alone as one."""
     kinds: dict[str, list[str]] = {}
-    for text, count in said.items():
-        if text:
-            kind = re.sub(r"\d+(\.\d+)?", "#", text)
-            kinds.setdefault(kind, []).append(f"Warning of {count} runs: {text}")
-    found = []
-    for lines in kinds.values():
-        found += lines[:_LISTED]
-        if more := len(lines[_LISTED:]):
-            found.append(f"… and {more} more warnings of this kind, in the records.")
-    return found
+    for run in runs:
+        for text in filter(None, str(run.get("warnings") or "").split(" | ")):
+            kinds.setdefault(_NUMBER.sub("#", text), []).append(text)
+    said = []
+    for texts in kinds.values():
+        times = "once" if len(texts) == 1 else f"{len(texts)} times"
+        such = "" if len(set(texts)) == 1 else "such as: "
+        said.append(f"Warned {times}: {such}{texts[0]}")
+    return said
+
+
+def footnotes(name: str, grid: Grid) -> list[str]:
+    """Return what a printed table can't be read without; :func:`notes` says all the rest.
+
+    Parameters
+    ----------
+    name : str
+        The table's name: only those with accuracies have a best.
+    grid : Grid
+        The experiment's grid.
+    """
+    if not any(cell.complete for cell in grid.cells.values()):
+        return []
+    said = [] if name == "parts" else [_spread(grid)]
+    if name in ("accuracy", "scaling", "widths"):
+        said += _marks(grid)
+    if name == "generation":
+        said += generation_notes(grid)
+    if name == "accuracy":
+        said += _provenance(grid)
+    return said
 
 
 def _setting(grid: Grid) -> list[str]:
@@ -138,6 +160,17 @@ def _left_out(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         f"Left out of the tables: {label}, whose predictions depend on the test batch."
         for label in labels
     ]
+
+
+def _bytes_differ(grid: Grid) -> list[str]:
+    found = {
+        f"{row.label}: {part}"
+        for (row, _), cell in grid.cells.items()
+        for part in unequal_forms(cell)
+    }
+    if not found:
+        return []
+    return [f"Bytes on the wire that are not those of the closed form: {', '.join(sorted(found))}."]
 
 
 def _provenance(grid: Grid) -> list[str]:

@@ -86,7 +86,7 @@ def _cell(
     if cell is None:
         return Cell(muted=True)
     if not cell.complete:
-        return Cell(_problems(cell), muted=True) if column == "accuracy" else Cell(muted=True)
+        return Cell(problems(cell), muted=True) if column == "accuracy" else Cell(muted=True)
     summary = cell.summary(column)
     if summary is None:
         return Cell(muted=True)
@@ -104,7 +104,8 @@ def _cell(
     )
 
 
-def _problems(cell: GridCell) -> str:
+def problems(cell: GridCell) -> str:
+    """Return what became of the runs of a cell that are not done, such as ``failed 1 of 3``."""
     total = len(cell.runs)
     return ", ".join(
         count_of(count, total, status)

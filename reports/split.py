@@ -81,7 +81,7 @@ def count_table(panel: SplitPanel) -> tuple[list[str], list[list[int | str]]]:
     return columns, rows
 
 
-def draw_splits(panels: Sequence[SplitPanel]) -> Figure:
+def draw_splits(panels: Sequence[SplitPanel], width: float | None = None) -> Figure:
     """Draw partitions as bubbles: clients by classes, areas by samples.
 
     All panels share one scale, so that areas can be compared between them.
@@ -90,6 +90,8 @@ def draw_splits(panels: Sequence[SplitPanel]) -> Figure:
     ----------
     panels : sequence of SplitPanel
         At least one.
+    width : float, optional
+        Width of the picture, inches; as wide as its panels need if not given.
 
     Returns
     -------
@@ -113,6 +115,10 @@ def draw_splits(panels: Sequence[SplitPanel]) -> Figure:
         columns * (1.6 + 0.32 * min(max(clients, 6), 50)),
         rows * (1.3 + 0.32 * min(max(classes, 5), 100)),
     )
+    if width is not None:
+        # Panels keep their shape; the room for names does not shrink with them.
+        cell = min(max(width / columns - 1.3, 0.5) / max(clients, 1), 0.22)
+        size = (width, rows * (0.95 + cell * max(classes, 3)))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     largest = max(int(panel.counts.max(initial=0)) for panel in panels)
@@ -173,19 +179,10 @@ def _draw_panel(axes: Axes, panel: SplitPanel, largest: int) -> None:
     unequal = len(set(panel.widths)) > 1
     names = [f"{mark}\n{panel.widths[mark]}" if unequal else str(mark) for mark in marks]
     axes.set_xticks(list(marks), names, fontsize=8 if not unequal else 7)
-    axes.set_xlabel("client, width" if unequal else "client", fontsize=8)
+    most = f"largest: {int(panel.counts.max(initial=0)):,} samples"
+    axes.set_xlabel(f"{'client, width' if unequal else 'client'}\n{most}", fontsize=8)
     axes.grid(visible=True, color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_color("0.8")
-    axes.text(
-        1.0,
-        1.01,
-        f"largest: {int(panel.counts.max(initial=0))} samples",
-        transform=axes.transAxes,
-        ha="right",
-        va="bottom",
-        fontsize=7,
-        color="0.4",
-    )

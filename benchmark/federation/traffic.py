@@ -8,9 +8,10 @@ from typing import Any
 
 from benchmark.contract import Broadcast, Message, Upload
 from benchmark.spool import Spool
-from benchmark.wire import account, decode, encode, view
+from benchmark.wire import account, decode, elements, encode, view
 
 Book = dict[tuple[int, int], dict[str, int]]
+Elements = dict[tuple[int, int], dict[str, dict[str, int]]]
 
 
 @dataclass
@@ -26,11 +27,15 @@ class Traffic:
     ----------
     uploads, broadcasts : dict of (round, client) to (dict of part to bytes)
         What was sent in each direction.
+    upload_elements, broadcast_elements : dict of (round, client) to (dict by part and type)
+        How many numbers that was: the closed form of the bytes.
     """
 
     spool: Spool = field(default_factory=Spool, compare=False, repr=False)
     uploads: Book = field(default_factory=dict)
     broadcasts: Book = field(default_factory=dict)
+    upload_elements: Elements = field(default_factory=dict)
+    broadcast_elements: Elements = field(default_factory=dict)
 
     def up(self, round_index: int, client: int, message: Upload) -> Upload:
         """Send an upload over the wire: book its bytes, return what arrives.
@@ -38,6 +43,7 @@ class Traffic:
         Its tensors are read when the server looks at them: all clients' together may be
         more than fits into memory.
         """
+        self.upload_elements[round_index, client] = elements(message)
         where = f"upload of client {client} in round {round_index}"
         data = encode(message, where)
         self.uploads[round_index, client] = account(message, data)
@@ -50,6 +56,7 @@ class Traffic:
         """
         if not message.parts and not message.values:
             return message
+        self.broadcast_elements[round_index, client] = elements(message)
         where = f"broadcast of client {client} in round {round_index}"
         data = encode(message, where)
         self.broadcasts[round_index, client] = account(message, data)
@@ -60,7 +67,7 @@ class Traffic:
         return _total(self.uploads), _total(self.broadcasts)
 
     def summary(self, clients: int) -> dict[str, Any]:
-        """Return the record's account: totals, per client, and per round and part."""
+        """Return the record's account: totals, per client, per round and part, and numbers sent."""
         up, down = self.totals()
         rounds = sorted({key[0] for key in (*self.uploads, *self.broadcasts)})
         return {
@@ -82,6 +89,10 @@ class Traffic:
                 }
                 for index in rounds
             ],
+            "elements": {
+                "up": _elements(self.upload_elements),
+                "down": _elements(self.broadcast_elements),
+            },
         }
 
 
@@ -103,3 +114,14 @@ def _parts(book: Book, round_index: int) -> dict[str, int]:
             for part, count in parts.items():
                 sums[part] += count
     return dict(sorted(sums.items()))
+
+
+def _elements(counts: Elements) -> dict[str, dict[str, int]]:
+    """Return numbers by part and type, over all clients and rounds."""
+    sums: dict[str, dict[str, int]] = {}
+    for parts in counts.values():
+        for part, kinds in parts.items():
+            of_part = sums.setdefault(part, {})
+            for kind, count in kinds.items():
+                of_part[kind] = of_part.get(kind, 0) + count
+    return {part: dict(sorted(kinds.items())) for part, kinds in sorted(sums.items())}

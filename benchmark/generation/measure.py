@@ -142,14 +142,15 @@ class GenerationMeter:
             return [], []
         extractors, warnings = self._extractors()
         entries = []
+        labels = self._classifier(generated.images).labels
         for extractor in extractors:
             self._events.progress(f"measuring images ({extractor.name})", 0, 1)
             real = self._real(extractor)
-            entry = measure(extractor, extractor(generated.images), generated.clients, real)
+            fake = extractor(generated.images)
+            entry = measure(extractor, fake, generated.clients, real, labels)
             warnings += _signatures(entry)
             entries.append(entry)
-        labelled = self._classifier(generated.images)
-        usefulness = self._usefulness(generated.images, labelled.labels)
+        usefulness = self._usefulness(generated.images, labels)
         return [{**entry, "usefulness": usefulness} for entry in entries], warnings
 
     def _extractors(self) -> tuple[list[Extractor], list[str]]:
@@ -221,7 +222,11 @@ class GenerationMeter:
 
 
 def measure(
-    extractor: Extractor, fake: Features, clients: Tensor | None, real: RealImages
+    extractor: Extractor,
+    fake: Features,
+    clients: Tensor | None,
+    real: RealImages,
+    labels: Tensor,
 ) -> dict[str, Any]:
     """Return what is kept of one extractor's view.
 
@@ -235,17 +240,18 @@ def measure(
         The client [n] whose generator made each, where there is one.
     real : RealImages
         What they are compared to.
+    labels : Tensor
+        The class [n] that the suite's classifier names for each, whoever the extractor is.
 
     Returns
     -------
     dict
         ``pooled`` (all images), ``clients`` (each client's images against its own data and
-        against everybody's) and ``classes`` (by the extractor's own labels, where these are
-        the dataset's classes). A distance of too few images for the number of features is
+        against everybody's) and ``classes`` (real images by their true labels, generated ones
+        by those that ``labeller`` gave). A distance of too few images for the number of features is
         marked (``enough``) in ``pooled``, and left out (null) elsewhere.
     """
     against_all = _distance(real, real.statistics)
-    named = extractor.accuracy is not None
     return {
         "extractor": extractor.name,
         "extractor_accuracy": extractor.accuracy,
@@ -253,7 +259,8 @@ def measure(
         "real": real.describe(),
         "pooled": _pooled(fake, real),
         "clients": _by_client(fake, clients, real, against_all),
-        "classes": _by_class(fake, real) if named else [],
+        "labeller": CLASSIFIER,
+        "classes": _by_class(fake, real, labels),
     }
 
 
@@ -307,11 +314,10 @@ def _by_client(
     return entries
 
 
-def _by_class(fake: Features, real: RealImages) -> list[dict[str, Any] | None]:
-    named = fake.labels
+def _by_class(fake: Features, real: RealImages, labels: Tensor) -> list[dict[str, Any] | None]:
     entries: list[dict[str, Any] | None] = []
-    for label in range(fake.logits.shape[1]):
-        vectors, held = fake.vectors[named == label], real.pool.vectors[real.labels == label]
+    for label in range(real.data.task.num_classes):
+        vectors, held = fake.vectors[labels == label], real.pool.vectors[real.labels == label]
         if not len(held):
             entries.append(None)
             continue

@@ -16,9 +16,11 @@ from benchmark.store.files import (
     write_json,
 )
 from reports.comparisons import Ranks
+from reports.figures.ablations import ablation_figures
 from reports.figures.classes import by_class
 from reports.figures.generation import generation_scores, samples
 from reports.figures.lines import by_setting, histories
+from reports.figures.partitions import partitions
 from reports.figures.ranks import critical_difference
 from reports.figures.style import STYLE_VERSION, paper, rendered
 from reports.figures.traffic import traffic
@@ -52,7 +54,9 @@ class Plot(Protocol):
 
 def plots(results: Results, grid: Grid, ranks: Ranks | str) -> Iterator[Plot]:
     """Yield the data of every figure that the experiment has the numbers for."""
+    yield from partitions(grid, MOST_SCENARIOS)
     yield from by_setting(grid)
+    yield from ablation_figures(grid, MOST_SCENARIOS)
     yield from traffic(grid, MOST_SCENARIOS)
     yield from histories(grid, results.folder, MOST_SCENARIOS)
     yield from by_class(grid, MOST_SCENARIOS)

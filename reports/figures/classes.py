@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from reports.figures.style import PAGE, panels
@@ -14,6 +15,7 @@ from reports.load import DONE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MOST_ACROSS = 5
 _MOST_NUMBERS = 12
 """Classes up to which cells carry their number."""
 
@@ -30,12 +32,15 @@ class PerClass:
         Methods.
     values : tuple of tuple of (float or None)
         Percent, by method and class; ``None`` for a class without test samples.
+    class_names : tuple of str
+        In label order; empty where they are not recorded.
     """
 
     name: str
     heading: str
     labels: tuple[str, ...]
     values: tuple[tuple[float | None, ...], ...]
+    class_names: tuple[str, ...] = ()
 
     def draw(self) -> Figure:
         """Return the figure."""
@@ -53,7 +58,11 @@ class PerClass:
         axis.set_title(self.heading)
         axis.grid(visible=False)
         if data.shape[1] <= _MOST_NUMBERS:
-            axis.set_xticks(range(data.shape[1]))
+            names = self.class_names or tuple(map(str, range(data.shape[1])))
+            long = max(map(len, names)) > 6
+            axis.set_xticks(range(data.shape[1]), names, rotation=30 if long else 0)
+            for text in axis.get_xticklabels() if long else ():
+                text.set(ha="right", rotation_mode="anchor")
             for (row, column), value in np.ndenumerate(data):
                 if not np.isnan(value):
                     colour = "black" if value > 60 else "white"
@@ -86,18 +95,24 @@ class Confusion:
         import numpy as np
         from matplotlib.ticker import MaxNLocator
 
-        figure, axes = panels(len(self.labels), height=1.75, most=4)
+        across = min(len(self.labels), _MOST_ACROSS)
+        figure, axes = panels(len(self.labels), height=1.45, most=_MOST_ACROSS)
+        if len(self.labels) <= _MOST_ACROSS:
+            figure.set_figheight(1.9)
         image = None
-        for axis, label, counts in zip(axes, self.labels, self.matrices, strict=True):
+        cells = zip(axes, self.labels, self.matrices, strict=True)
+        for place, (axis, label, counts) in enumerate(cells):
             matrix = np.asarray(counts, dtype=float)
             shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
             image = axis.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100)
-            axis.set_title(label)
+            axis.set_title(fill(label, 18))
             axis.grid(visible=False)
             axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             axis.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-            axis.set_xlabel("predicted")
-            axis.set_ylabel("true")
+            if place + across >= len(self.labels):  # the last of its column
+                axis.set_xlabel("predicted")
+            if place % across == 0:
+                axis.set_ylabel("true")
         if image is not None:
             figure.colorbar(
                 image, ax=axes, label="% of true class", shrink=0.8, pad=0.01, aspect=40
@@ -115,13 +130,20 @@ def by_class(grid: Grid, most: int) -> Iterator[PerClass | Confusion]:
         complete = [(row.label, cell) for row, cell in grid.column(scenario) if cell.complete]
         rates = {label: values for label, cell in complete if (values := _rates(cell))}
         if rates:
-            yield PerClass(
-                f"per_class{ending}", heading, tuple(rates), tuple(map(tuple, rates.values()))
-            )
+            numbers = tuple(map(tuple, rates.values()))
+            names = _names(grid, scenario, len(numbers[0]))
+            yield PerClass(f"per_class{ending}", heading, tuple(rates), numbers, names)
         counts = {label: matrix for label, cell in complete if (matrix := _counts(cell))}
         if counts:
             matrices = tuple(tuple(map(tuple, matrix)) for matrix in counts.values())
             yield Confusion(f"confusion{ending}", heading, tuple(counts), matrices)
+
+
+def _names(grid: Grid, scenario: tuple[str, ...], count: int) -> tuple[str, ...]:
+    runs = (run for _, cell in grid.column(scenario) for run in cell.runs)
+    text = next((str(run["class_names"]) for run in runs if run.get("class_names")), "[]")
+    names = tuple(map(str, json.loads(text)))
+    return names if len(names) == count else ()
 
 
 def _rates(cell: GridCell) -> list[float | None]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 _SCORES = (
     ("fid_ratio", "Fréchet distance ÷ real", True),
     ("inception_score", "Inception score", False),
-    ("usefulness", "accuracy of training on them (%)", False),
+    ("usefulness", "accuracy trained on them (%)", False),
 )
+_ACROSS = 3
+_GAP, _TITLE_LINE = 0.08, 0.125
+"""Between two pictures, and the height of a line of a title, inches."""
+_TITLE_SIGNS = 44
 MOST_SAMPLES = 6
 """Pictures of a method in the figure of samples, at most."""
 
@@ -64,6 +69,7 @@ class Scores:
     def draw(self) -> Figure:
         """Return the figure."""
         from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, NullLocator
 
         bars = max(len(panel) for _, _, panel in self.panels)
         figure = Figure(figsize=(PAGE, 0.28 * bars + 0.9), layout="constrained")
@@ -84,6 +90,8 @@ class Scores:
             if logarithmic:
                 axis.set_xscale("log")
                 axis.set_xlim(left=1)
+                axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+                axis.xaxis.set_minor_locator(NullLocator())
         title = f"judged by {self.extractor}"
         figure.suptitle(f"{self.heading}, {title}" if self.heading else title, fontsize=7.5)
         return figure
@@ -108,7 +116,8 @@ def generation_scores(grid: Grid, most: int) -> Iterator[Scores]:
                         bars.append(Bar(row.label, looks[row], row.reference, value, spread))
                 panels.append((label, logarithmic, tuple(bars)))
             if len({len(bars) for _, _, bars in panels}) == 1 and panels[0][2]:
-                name = f"generation_{extractor}" + (f"_{number + 1}" if number else "")
+                several = len(grid.scenarios) > 1
+                name = f"generation_{extractor}" + (f"_{number + 1}" if several else "")
                 heading = ", ".join(grid.axes.header(scenario))
                 yield Scores(heading, extractor, tuple(panels), name)
 
@@ -142,26 +151,29 @@ class Samples:
         from matplotlib.figure import Figure
 
         pictures = [
-            (f"{label}: {one.title}", np.asarray(Image.open(one.path)))
+            (f"{fill(label, _TITLE_SIGNS)}\n{one.title}", np.asarray(Image.open(one.path)))
             for label, found in self.rows
             for one in found
         ]
-        lines = [pictures[start : start + 3] for start in range(0, len(pictures), 3)]
-        heights = [
-            max(picture.shape[0] / picture.shape[1] for _, picture in line) * PAGE / 3
-            for line in lines
-        ]
-        figure = Figure(figsize=(PAGE, sum(heights) + 0.32 * len(lines)), layout="constrained")
-        parts = figure.subfigures(
-            len(lines), 1, squeeze=False, height_ratios=[height + 0.32 for height in heights]
-        )
-        for part, line in zip(parts[:, 0], lines, strict=True):
-            axes = part.subplots(1, 3, squeeze=False)[0]
-            for axis in axes:
+        width = (PAGE - _GAP * (_ACROSS + 1)) / _ACROSS
+        lines = [pictures[start : start + _ACROSS] for start in range(0, len(pictures), _ACROSS)]
+        titles = [_TITLE_LINE * max(1 + title.count("\n") for title, _ in line) for line in lines]
+        sizes = [max(one.shape[0] / one.shape[1] for _, one in line) * width for line in lines]
+        height = sum(titles) + sum(sizes) + _GAP * len(lines)
+        figure = Figure(figsize=(PAGE, height))
+        top = height
+        for line, title_height, size in zip(lines, titles, sizes, strict=True):
+            top -= title_height
+            for place, (title, picture) in enumerate(line):
+                high = width * picture.shape[0] / picture.shape[1]
+                left = _GAP + place * (width + _GAP)
+                # Every picture has its own shape, so places are reckoned in inches.
+                box = (left / PAGE, (top - high) / height, width / PAGE, high / height)
+                axis = figure.add_axes(box)
                 axis.set_axis_off()
-            for axis, (title, picture) in zip(axes, line, strict=False):
                 axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-                axis.set_title(title, fontsize=6.5)
+                axis.set_title(title, fontsize=6.5, pad=2.5)
+            top -= size + _GAP
         return figure
 
 
@@ -179,10 +191,22 @@ def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
             return
 
 
-def _title(name: str) -> str:
-    """Return a picture's title; a client's has real images of that client on its right."""
-    made = re.fullmatch(r"(client \d+) generated", name)
-    return f"{made[1]}, generated | real" if made else name
+def picture_title(path: Path) -> str | None:
+    """Return what a sample grid shows, such as ``client 0 generated | real``.
+
+    ``None`` if it is no picture. Grids of before they carried a title show real images only
+    beside those of a client.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            said = picture.info.get("Title")
+    except (OSError, SyntaxError, ValueError):
+        return None
+    if said:
+        return str(said)
+    name = path.stem.removeprefix("grid-").replace("-", " ")
+    return f"{name} | real" if re.fullmatch(r"client \d+ generated", name) else name
 
 
 def _pictures(folder: Path) -> list[Sample]:
@@ -192,11 +216,8 @@ def _pictures(folder: Path) -> list[Sample]:
             int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)
         ],
     )
+    titled = [(path, title) for path in paths if (title := picture_title(path)) is not None]
     return [
-        Sample(
-            _title(path.stem.removeprefix("grid-").replace("-", " ")),
-            str(path),
-            digest({"bytes": path.read_bytes().hex()}),
-        )
-        for path in paths[:MOST_SAMPLES]
+        Sample(title, str(path), digest({"bytes": path.read_bytes().hex()}))
+        for path, title in titled[:MOST_SAMPLES]
     ]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_STEP = "server step (images distilled, or rounds)"
+
 AXES = ("partition.alpha", "partition.clients", "widths", "warmup.rounds")
 """Settings along which accuracy is drawn where they differ."""
 
@@ -82,6 +84,8 @@ class Lines:
 
     def draw(self) -> Figure:
         """Return the figure."""
+        from matplotlib.ticker import EngFormatter, MaxNLocator
+
         figure, axes = panels(len(self.panels))
         for axis, (heading, series) in zip(axes, self.panels, strict=True):
             axis.set_title(heading)
@@ -91,6 +95,9 @@ class Lines:
             axis.set_ylabel("test accuracy (%)")
             if self.ticks:
                 axis.set_xticks(range(len(self.ticks)), list(self.ticks))
+            else:
+                axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+                axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         legend_below(figure, axes, self.order)
         return figure
 
@@ -116,12 +123,31 @@ class Lines:
             axis.fill_between(x, y - spread, y + spread, color=style.color, alpha=0.15, linewidth=0)
 
 
+_METHODS = (
+    *("mosaic", "dense", "dense_cb", "co_boosting", "fedavg", "fedrolex", "heterofl"),
+    "federated_dropout",
+)
+_REFERENCES = ("centralized", "ensemble", "class_share", "best_client", "compose")
+"""Methods and references that look the same in the figures of every experiment."""
+
+
 def places(grid: Grid) -> dict[RowKey, int]:
-    """Return each row's place among the methods or among the references."""
+    """Return each row's place among the methods or among the references: its look.
+
+    A method's place is the same in every experiment; a second row of one method, and methods
+    that are not the suite's own, take the places after.
+    """
     found: dict[RowKey, int] = {}
     for reference in (True, False):
         rows = [row for row in grid.rows if row.reference == reference]
-        found.update({row: place for place, row in enumerate(rows)})
+        known = _REFERENCES if reference else _METHODS
+        taken: set[int] = set()
+        for row in rows:
+            place = known.index(row.method) if row.method in known else len(known)
+            while place in taken:
+                place = max(place + 1, len(known))
+            taken.add(place)
+            found[row] = place
     return found
 
 
@@ -198,7 +224,7 @@ def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
         if series:
             made.append((", ".join(grid.axes.header(scenario)), tuple(series)))
     if made:
-        yield Lines("accuracy_by_server_step", "server step", (), tuple(made), False, _order(grid))
+        yield Lines("accuracy_by_server_step", _STEP, (), tuple(made), False, _order(grid))
 
 
 def _history(store: ExperimentStore, cell: GridCell) -> list[tuple[float, float, float]]:

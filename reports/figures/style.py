@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLE_VERSION = "2"
+STYLE_VERSION = "3"
 """Raised when figures should be drawn anew though their data did not change."""
 
 COLUMN = 3.4
@@ -21,12 +21,19 @@ COLUMN = 3.4
 PAGE = 7.0
 """Width of both columns, inches."""
 
-# Okabe and Ito's colours without yellow, which is too faint for lines on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's colours without yellow, which is too faint for lines on white, then two of
+# Paul Tol's: as many as the suite has methods before dashes are needed.
+_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#999933"),
+)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
 _GREYS = ("#444444", "#777777", "#999999")
 _REFERENCE_DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1, 1, 1)), (0, (8, 2)))
+
+_LEGEND_LINE = 0.15
+"""Height of a legend's line, inches."""
 
 _SETTINGS = {
     "font.size": 7.5,
@@ -110,7 +117,7 @@ def panels(count: int, height: float = 2.2, most: int = 3) -> tuple[Figure, list
     across = min(count, most)
     down = math.ceil(count / across)
     width = COLUMN if across == 1 else PAGE
-    figure = Figure(figsize=(width, height * down + 0.4), layout="constrained")
+    figure = Figure(figsize=(width, height * down), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False).ravel().tolist()
     for spare in axes[count:]:
         spare.set_visible(False)
@@ -126,12 +133,19 @@ def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> 
     if found:
         ranks = {label: place for place, label in enumerate(order)}
         found = dict(sorted(found.items(), key=lambda item: ranks.get(item[0], len(ranks))))
-        wide = figure.get_figwidth() > COLUMN
+        width = figure.get_figwidth()
+        longest = max(map(len, found))
+        across = min(len(found), max(1, int(width / (0.05 * longest + 0.42))))
+        # The legend has its own room: the panels keep theirs, however many methods there are.
+        figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * math.ceil(len(found) / across))
         figure.legend(
             list(found.values()),
             list(found),
             loc="outside lower center",
-            ncols=min(len(found), 5 if wide else 2),
+            ncols=across,
+            columnspacing=1.0,
+            handletextpad=0.5,
+            handlelength=1.8,
         )
 
 

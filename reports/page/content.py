@@ -11,6 +11,9 @@ from typing import Any
 from benchmark.store import ExperimentStore, Record
 from benchmark.store.attempts import read_history
 from reports.axes import plain_text
+from reports.figures.generation import picture_title
+from reports.figures.lines import places
+from reports.figures.style import look
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 from reports.scores import verdicts
@@ -46,11 +49,12 @@ def page_content(grid: Grid, folder: Path) -> dict[str, Any]:
         Its folder, where records, histories and sample grids lie. Histories and pictures of
         the first finished run of a cell are part of the page; others are linked.
     """
-    judged = verdicts(grid)
+    judged, looks = verdicts(grid), places(grid)
     rows, chosen = [], []
     for scenario in grid.scenarios:
         for row, cell in grid.column(scenario):
             rows.append(_row(row, cell, scenario, grid) | _marks(row, judged[scenario]))
+            rows[-1]["color"] = look(looks[row], row.reference).color
             first = next((run for run in cell.runs if run["shown"] == DONE), None)
             if first is not None:
                 chosen.append(str(first["run_id"]))
@@ -160,7 +164,9 @@ def _linked(folder: Path) -> dict[str, Any]:
 def _grids(folder: Path, *, whole: bool) -> list[dict[str, str]]:
     made = []
     for path in sorted(folder.glob("grid-*.png")):
-        title = path.stem.removeprefix("grid-").replace("-", " ")
+        title = picture_title(path)
+        if title is None:
+            continue
         source = f"../{folder.name}/{path.name}"
         if whole:
             source = data_uri(path.read_bytes())

@@ -153,19 +153,31 @@
 
   // --- plots -----------------------------------------------------------------------------
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const layout = (more) => ({
-    margin: { l: 52, r: 12, t: 12, b: 46 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: colour("--ink"), size: 12 }, hovermode: "closest", legend: { orientation: "h", y: -0.22, font: { size: 11 } },
-    ...more,
-    xaxis: { gridcolor: colour("--line"), zeroline: false, ...more.xaxis },
-    yaxis: { gridcolor: colour("--line"), zeroline: false, ...more.yaxis },
-  });
+  // Beside the plot where there is room; else beneath it, and the plot grows by its lines.
+  const layout = (id, count, more) => {
+    const place = document.getElementById(id);
+    const narrow = place.clientWidth < 640;
+    const beneath = narrow ? 18 * count + 14 : 0;
+    if (narrow) place.style.height = `${300 + beneath}px`;
+    else place.style.removeProperty("height");
+    return {
+      margin: { l: 52, r: 12, t: 12, b: 56 + beneath }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: colour("--ink"), size: 12 }, hovermode: "closest", showlegend: true,
+      ...more,
+      legend: { font: { size: 11 }, ...(narrow ? { y: -60 / (300 - 12 - 56), yanchor: "top", x: 0 } : more.legend) },
+      xaxis: { gridcolor: colour("--line"), zeroline: false, ...more.xaxis },
+      yaxis: { gridcolor: colour("--line"), zeroline: false, ...more.yaxis },
+    };
+  };
   const options = { displaylogo: false, responsive: true, displayModeBar: false };
   const palette = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c6bb1", "#7f7f7f", "#a6761d", "#1b9e77"];
   const labels = [...new Set(content.rows.map((row) => row.label))];
-  const look = (row) => ({ color: palette[labels.indexOf(row.label) % palette.length], symbol: row.reference ? "circle-open" : "circle", size: 9 });
+  const look = (row) => ({ color: row.color, symbol: row.reference ? "circle-open" : "circle", size: 9 });
   const drawPlots = () => {
     const rows = shown().filter((row) => row.accuracy);
+    const alphas = content.filters.find((one) => one.name === "partition.alpha").values;
+    const figure = document.getElementById("by-alpha-figure");
+    figure.hidden = alphas.length < 2;  // before the other one takes its width
     const costly = rows.filter((row) => row.up_per_client && row.up_per_client[0] + row.down_per_client[0] > 0);
     Plotly.react("by-bytes", labels.filter((label) => costly.some((row) => row.label === label)).map((label) => {
       const mine = costly.filter((row) => row.label === label);
@@ -175,10 +187,7 @@
         error_y: { type: "data", array: mine.map((row) => 100 * (row.accuracy[1] ?? 0)), thickness: 1, width: 3 },
         hovertemplate: "%{fullData.name}<br>%{text}<br>%{x:.3g} MB, %{y:.2f} %<extra></extra>",
       };
-    }), layout({ xaxis: { type: "log", title: { text: "MB per client, up and down" } }, yaxis: { title: { text: "test accuracy (%)" } } }), options);
-    const alphas = content.filters.find((one) => one.name === "partition.alpha").values;
-    const figure = document.getElementById("by-alpha-figure");
-    figure.hidden = alphas.length < 2;
+    }), layout("by-bytes", labels.length, { xaxis: { type: "log", title: { text: "MB per client, up and down" } }, yaxis: { title: { text: "test accuracy (%)" } } }), options);
     if (figure.hidden) return;
     const lines = new Map();
     for (const row of rows) {
@@ -193,7 +202,7 @@
         marker: look(mine[0]), line: { color: look(mine[0]).color, dash: mine[0].reference ? "dot" : "solid", width: 1.5 },
         error_y: { type: "data", array: mine.map((row) => 100 * (row.accuracy[1] ?? 0)), thickness: 1, width: 3 },
       };
-    }), layout({ xaxis: { type: "log", title: { text: "Dirichlet α" }, tickvals: alphas.map(Number), ticktext: alphas }, yaxis: { title: { text: "test accuracy (%)" } } }), options);
+    }), layout("by-alpha", lines.size, { xaxis: { type: "log", title: { text: "Dirichlet α" }, tickvals: alphas.map(Number), ticktext: alphas }, yaxis: { title: { text: "test accuracy (%)" } } }), options);
   };
 
   // --- a row's runs, a run's record ------------------------------------------------------
@@ -238,19 +247,37 @@
     const children = [element("p", { class: "hint" }, `run ${run.id}, ${run.status}${run.reason ? `: ${run.reason}` : ""}`)];
     if (run.warnings?.length) children.push(element("ul", { class: "warned" }, ...run.warnings.map((text) => element("li", {}, text))));
     const curves = Object.entries(run.history ?? {});
-    if (curves.length) children.push(element("h3", {}, "History"), element("div", { class: "plot", id: "history" }));
+    const [mine, clients] = [curves.filter(([name]) => !ofClient.test(name)), curves.filter(([name]) => ofClient.test(name))];
+    if (mine.length) children.push(element("h3", {}, "History of the global model"), element("div", { class: "plot", id: "history" }));
+    if (clients.length) children.push(element("h3", {}, "Clients' training"), chooser(clients), element("div", { class: "plot", id: "clients" }));
     if (run.history_place) children.push(element("p", {}, element("a", { href: run.history_place }, "history.csv")));
     if (run.grids?.length) {
       children.push(element("h3", {}, "Generated images"), element("div", { class: "grids" }, ...run.grids.map((grid) => element("figure", {},
         grid.linked ? element("a", { href: grid.linked }, grid.title) : element("img", { src: grid.source, alt: grid.title }),
-        grid.linked ? null : element("figcaption", {}, grid.title + (grid.title.startsWith("client") ? " (left), real (right)" : ""))))));
+        grid.linked ? null : element("figcaption", {}, grid.title)))));
     }
     children.push(part("Result", { accuracy: run.accuracy, teacher_accuracy: run.teacher_accuracy, ...run.metrics }),
       ...(run.generation ?? []).map((one) => part(`Generated images by ${one.extractor}`, one)),
       part("Communication", run.communication), part("Time", run.timing), part("Specification", run.spec), part("Made with", run.environment));
     if (run.place) children.push(element("p", {}, element("a", { href: run.place }, "record.json")));
-    show(`${run.label}, seed ${run.seed}`, true, ...children.filter(Boolean));
-    if (curves.length) drawHistory(curves);
+    show(`${opened.label}, seed ${run.seed}`, true, ...children.filter(Boolean));
+    if (mine.length) drawHistory(mine);
+    if (clients.length) drawClients(clients);
+  };
+  // One curve of all clients at a time: a run has dozens of them.
+  const ofClient = /^client (\d+): (.*)$/;
+  const chooser = (clients) => {
+    const names = [...new Set(clients.map(([name]) => ofClient.exec(name)[2]))];
+    const made = element("select", { id: "client-curve", "aria-label": "What is drawn of each client" }, ...names.map((name) => element("option", {}, name)));
+    made.addEventListener("change", () => drawClients(clients));
+    return element("div", { class: "controls" }, element("label", {}, "value", made));
+  };
+  const drawClients = (clients) => {
+    const wanted = document.getElementById("client-curve").value;
+    const traces = clients.filter(([name]) => ofClient.exec(name)[2] === wanted).map(([name, points]) => ({
+      name: `client ${ofClient.exec(name)[1]}`, x: points.map((point) => point[0]), y: points.map((point) => point[1]), mode: "lines", line: { width: 1.5 },
+    }));
+    Plotly.react("clients", traces, layout("clients", traces.length, { colorway: palette, xaxis: { title: { text: "step" } }, yaxis: { title: { text: wanted.replaceAll("_", " ") } } }), options);
   };
   const drawHistory = (curves) => {
     const main = curves.filter(([name]) => /accuracy$/.test(name));
@@ -259,9 +286,10 @@
       name, x: points.map((point) => point[0]), y: points.map((point) => (axis === "y" ? 100 : 1) * point[1]), mode: "lines", yaxis: axis, visible,
       line: { width: 1.5, dash: axis === "y" ? "solid" : "dot" },
     });
-    Plotly.newPlot("history", [...main.map((one) => trace(one, "y", true)), ...others.map((one, at) => trace(one, "y2", main.length && at > 2 ? "legendonly" : true))],
-      layout({ margin: { l: 52, r: 52, t: 12, b: 40 }, xaxis: { title: { text: "step" } }, yaxis: { title: { text: "accuracy (%)" } },
-        yaxis2: { overlaying: "y", side: "right", showgrid: false, zeroline: false, title: { text: "loss" } } }), options);
+    Plotly.newPlot("history", [...main.map((one) => trace(one, "y", true)), ...others.map((one, at) => trace(one, "y2", main.length && at > 0 ? "legendonly" : true))],
+      layout("history", curves.length, { colorway: palette, xaxis: { title: { text: "step" } }, yaxis: { title: { text: "accuracy (%)" } },
+        legend: { font: { size: 11 }, orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+        yaxis2: { overlaying: "y", side: "right", automargin: true, showgrid: false, zeroline: false, title: { text: "loss" }, ...(others.length ? {} : { visible: false }) } }), options);
   };
   back.addEventListener("click", () => openRow(opened));
   document.getElementById("panel-close").addEventListener("click", () => panel.close());

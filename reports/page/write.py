@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,22 @@ def page_text(
 
 
 def _table(table: Table) -> dict[str, Any]:
-    levels = [[column[level] for column in table.columns] for level in range(max(table.levels, 1))]
     return {
         "title": table.title,
         "name": table.name,
-        "levels": levels if table.columns else [],
+        "levels": [_level(table, at) for at in range(table.levels)],
         "groups": table.groups,
         "width": len(table.columns) + 1,
     }
+
+
+def _level(table: Table, level: int) -> list[tuple[str, int]]:
+    """Return the headers of one line, each with the number of columns that it spans."""
+    if level == table.levels - 1:
+        return [(column[level], 1) for column in table.columns]
+    # A header spans its neighbours only where all levels above it agree too.
+    runs = groupby(column[: level + 1] for column in table.columns)
+    return [(prefix[-1], sum(1 for _ in same)) for prefix, same in runs]
 
 
 @lru_cache(maxsize=1)

@@ -115,6 +115,11 @@ def test_communication_equals_the_closed_form(documents: dict[str, dict[str, Any
         2 * model,
         2 * model,
     ]
+    # Over three rounds and two clients, and as many counters of batch norm.
+    assert account["elements"]["up"] == {
+        "model": {"float32": 6 * (model - 24) // 4, "int64": 6 * 3},
+    }
+    assert account["elements"]["down"]["model"]["float32"] == 4 * (model - 24) // 4
     uploads = [len(encode(Upload({"model": state}, {"samples": size}))) for size in sizes]
     down = len(encode(Broadcast({"model": state})))
     for entry, upload in zip(account["per_client"], uploads, strict=True):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmark.pictures import beside, grid_name, picture, real_images, tile
+from benchmark.pictures import TITLE_KEY, beside, grid_name, picture, real_images, tile
 
 
 @dataclass
@@ -32,6 +32,9 @@ class _Data:
 
     def client(self, index: int, device: torch.device) -> _Samples:
         return _Samples(torch.full((self.partition.sizes[index], 1, 4, 4), 9, dtype=torch.uint8))
+
+    def everybody(self, device: torch.device) -> _Samples:
+        return _Samples(torch.full((9, 1, 4, 4), 5, dtype=torch.uint8))
 
 
 DATA = cast("Any", _Data())
@@ -62,8 +65,12 @@ def test_real_images_stand_beside_a_clients_own() -> None:
     real = real_images("client 0 generated", DATA)
     assert real is not None
     assert torch.equal(real, grey(3, 9))
-    for name in ("synthesised", "client 1 generated", "client 2 generated", "a client 0"):
+    for name in ("client 1 generated", "client 2 generated"):
         assert real_images(name, DATA) is None
+    for name in ("synthesised", "a client 0"):
+        everybody = real_images(name, DATA, 4)
+        assert everybody is not None
+        assert torch.equal(everybody, grey(4, 5))
     fewer = real_images("client 0 generated", DATA, 2)
     assert fewer is not None
     assert len(fewer) == 2
@@ -73,11 +80,19 @@ def test_real_images_stand_beside_a_clients_own() -> None:
     assert (pixels[:, 32:] == 9).sum() == 48
 
 
+def test_a_picture_says_what_it_shows() -> None:
+    titles = [
+        Image.open(io.BytesIO(picture(name, grey(3), DATA))).info[TITLE_KEY]
+        for name in ("client 0 generated", "synthesised", "client 1 generated")
+    ]
+    assert titles == ["client 0 generated | real", "synthesised | real", "client 1 generated"]
+
+
 def test_sheets_of_unequal_height_and_colour() -> None:
     both = beside(tile(grey(9)), tile(grey(1)))
     assert both.shape[1] == 10
     colour = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    pixels = np.asarray(Image.open(io.BytesIO(picture("pool", colour, DATA))))
+    pixels = np.asarray(Image.open(io.BytesIO(picture("client 1 generated", colour, DATA))))
     assert np.array_equal(pixels[:4, :4], colour[0].permute(1, 2, 0).numpy())
 
 

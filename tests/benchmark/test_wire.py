@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from benchmark.contract import Broadcast, Message, Upload
 from benchmark.errors import UserError
 from benchmark.spool import InMemory
-from benchmark.wire import WireError, account, decode, encode, view
+from benchmark.wire import WireError, account, decode, elements, encode, view
 
 DTYPES = [
     torch.bool,
@@ -138,6 +138,17 @@ def test_bytes_by_part_are_those_of_the_tensors() -> None:
     assert booked["counts"] == 3 * 8
     assert 0 < booked["values"] < 120
     assert 0 < booked["header"] < 1000
+
+
+@settings(max_examples=40, deadline=None)
+@given(messages)
+def test_bytes_of_a_part_have_their_closed_form(message: Broadcast) -> None:
+    booked = account(message, encode(message))
+    counts = elements(message)
+    assert counts.keys() == message.parts.keys()
+    for part, kinds in counts.items():
+        expected = sum(getattr(torch, kind).itemsize * n for kind, n in kinds.items())
+        assert booked[part] == expected
 
 
 def test_an_empty_message_costs_nothing() -> None:

@@ -170,7 +170,14 @@ class Lab:
             **numbers,
             "teacher": None if teacher is None else {**numbers, "accuracy": teacher},
             "details": {},
-            "split": {"digest": "d" * 64, "id": "d" * 16, "topped_up": [0, 0]},
+            "split": {
+                "digest": "d" * 64,
+                "id": "d" * 16,
+                "topped_up": [0, 0],
+                "counts": [[5, 0, 9], [1, 7, 0]],
+                "widths": ["1", "1/2"],
+            },
+            "class_names": ["shirt", "shoe", "bag"],
             "dataset_fingerprint": "f00d",
         }
 
@@ -195,6 +202,8 @@ def judged(extractor: str = "classifier", fid: float = 12.5, **pooled: Any) -> d
 
 
 def _communication(up: int, warmup_up: int) -> dict[str, Any]:
+    # Numbers of 4 bytes each, as far as they go.
+    model = up - 64 if up else 0
     return {
         "rounds": 1,
         "up": up,
@@ -203,7 +212,11 @@ def _communication(up: int, warmup_up: int) -> dict[str, Any]:
             {"client": 0, "up": up - up // 4, "down": 0},
             {"client": 1, "up": up // 4, "down": 0},
         ],
-        "per_round": [{"round": 0, "up": {"model": up - 64, "header": 64}, "down": {}}],
+        "per_round": [{"round": 0, "up": {"model": model, "header": 64} if up else {}, "down": {}}],
+        "elements": {
+            "up": {"model": {"float32": model // 4, "uint8": model % 4}} if up else {},
+            "down": {},
+        },
         "warmup": {"rounds": 2 if warmup_up else 0, "up": warmup_up, "down": warmup_up},
         "total_up": up + warmup_up,
         "total_down": warmup_up,

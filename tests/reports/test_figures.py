@@ -44,7 +44,7 @@ def test_every_figure_is_drawn_as_pdf_and_png(lab: Lab) -> None:
     report = write_report(_fill(lab))
     drawn = {path.name for path in report.files if path.parent.name == "figures"}
     stems = {"accuracy_by_alpha", "accuracy_by_bytes", "accuracy_by_server_step"}
-    stems |= {"per_class_1", "confusion_1"}
+    stems |= {"per_class_1", "confusion_1", "partitions"}
     assert drawn == {f"{stem}.{ending}" for stem in stems for ending in ("pdf", "png")}
     folder = lab.folder / "report" / "figures"
     for path in folder.glob("*.png"):

@@ -15,9 +15,17 @@ from torch import Tensor, nn
 from benchmark.contract import Generated
 from benchmark.events import Events
 from benchmark.federation.data import ScenarioData, load_scenario_data
-from benchmark.generation import GenerationMeter, InceptionExtractor, WeightsMissingError, scores
+from benchmark.generation import (
+    Features,
+    GenerationMeter,
+    InceptionExtractor,
+    WeightsMissingError,
+    measure,
+    scores,
+)
 from benchmark.generation import extractors as extractors_module
 from benchmark.generation.inception import WEIGHTS_VARIABLE, find_weights, load_inception
+from benchmark.generation.measure import RealImages
 from benchmark.specs import ComputeSpec, ScenarioSpec
 from benchmark.store import Cache
 from benchmark.testing import Bench
@@ -93,6 +101,31 @@ def test_too_few_images_are_marked_or_left_out(data: ScenarioData, cache: Cache)
     assert entry["pooled"]["images"] == 20
     assert all(row["own"]["fid"] is None for row in entry["clients"].values())
     assert all(row["fid"] is None for row in entry["classes"])
+
+
+def test_classes_are_those_of_the_named_labeller_whoever_judges(
+    data: ScenarioData, cache: Cache
+) -> None:
+    classifier = extractors_module.trained_extractor(data, ComputeSpec(), cache, Events())
+
+    class Foreign:
+        """Another network, whose classes are not the dataset's."""
+
+        name, key, accuracy = "foreign", "0", None
+
+        def __call__(self, images: Tensor) -> Features:
+            seen = classifier(images)
+            return Features(seen.vectors[:, :16], torch.zeros(len(images), 1008))
+
+    judge = Foreign()
+    samples = data.everybody(CPU)
+    seen = judge(samples.images)
+    train = judge(data.training_set(CPU).images)
+    real = RealImages(train, judge(data.test(CPU).images), data)
+    entry = measure(judge, seen, None, real, samples.labels)
+    assert entry["labeller"] == "classifier"
+    assert [row["images"] for row in entry["classes"]] == torch.bincount(samples.labels).tolist()
+    assert all(row["fid"] == pytest.approx(0, abs=1e-4) for row in entry["classes"])
 
 
 def test_the_extractor_depends_on_the_dataset_alone(

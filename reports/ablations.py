@@ -1,0 +1,196 @@
+"""One method in several configurations: what each change costs, and sweeps of one number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports.axes import plain_text
+from reports.grid import Grid, RowKey, Split
+from reports.scores import cell_facts, problems
+from reports.statistics import holm, paired_t, shared_differences, summarize
+from reports.table import Cell, Row, Table
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A method's configurations, the one that the others depart from first.
+
+    Parameters
+    ----------
+    method : str
+        Name of the plugin.
+    base : RowKey
+        The configuration with the fewest differences to all others.
+    changes : mapping of RowKey to (mapping of str to (old, new))
+        Settings of every other configuration that differ from the base's.
+    """
+
+    method: str
+    base: RowKey
+    changes: Mapping[RowKey, Mapping[str, tuple[str, str]]]
+
+    def sweeps(self) -> dict[str, list[tuple[float, RowKey]]]:
+        """Return rows by value, ascending, for every number that alone was changed.
+
+        Only numbers of which three values or more were run, the base's among them.
+        """
+        found: dict[str, list[tuple[float, RowKey]]] = {}
+        for row, change in self.changes.items():
+            if len(change) == 1:
+                [(key, (old, new))] = change.items()
+                numbers = (_number(old), _number(new))
+                if None not in numbers:
+                    line = found.setdefault(key, [(float(old), self.base)])
+                    line.append((float(new), row))
+        return {
+            key: sorted(line, key=lambda point: point[0])
+            for key, line in found.items()
+            if len({value for value, _ in line}) > 2
+        }
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def ablations(grid: Grid) -> tuple[Ablation, ...]:
+    """Return the methods that stand in the grid in more than one known configuration."""
+    configs: dict[str, dict[RowKey, Config]] = {}
+    for (row, _), cell in grid.cells.items():
+        text = next((run["config"] for run in cell.runs if run.get("config")), None)
+        if text is not None:
+            configs.setdefault(row.method, {})[row] = json.loads(text)
+    found = []
+    for method, rows in configs.items():
+        ordered = {row: rows[row] for row in grid.rows if row in rows}
+        if len(ordered) > 1:
+            base = _base(ordered, method)
+            others = {
+                row: differences(ordered[base], config)
+                for row, config in ordered.items()
+                if row != base
+            }
+            found.append(Ablation(method, base, others))
+    return tuple(found)
+
+
+def differences(first: Config, second: Config) -> dict[str, tuple[str, str]]:
+    """Return the settings that differ between two configurations, with both values."""
+    keys = dict.fromkeys((*first, *second))
+    pairs = {key: (plain_text(first.get(key)), plain_text(second.get(key))) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _base(rows: Mapping[RowKey, Config], method: str) -> RowKey:
+    """Return the configuration in the middle: with two alone, the method's own name decides."""
+
+    def distance(row: RowKey) -> tuple[int, bool]:
+        apart = sum(len(differences(rows[row], other)) for other in rows.values())
+        return apart, row.label != method
+
+    return min(rows, key=distance)
+
+
+def change_text(change: Mapping[str, tuple[str, str]]) -> str:
+    """Return a change in words, such as ``generator_entropy 1 → 0``."""
+    return ", ".join(f"{key} {old} → {new}" for key, (old, new) in change.items())
+
+
+def ablation_table(grid: Grid) -> Table | None:
+    """Return accuracy of each configuration and its difference to the base's, in points.
+
+    ``None`` where every method stands in one configuration alone. A star marks nothing here:
+    p values are in the CSV, corrected over the configurations of a method and scenario.
+    """
+    found = ablations(grid)
+    if not found:
+        return None
+    columns: list[tuple[str, ...]] = [(*("" for _ in grid.axes.shown), "changed")]
+    for scenario in grid.scenarios:
+        header = grid.axes.header(scenario)
+        columns += [(*header, "accuracy %"), (*header, "difference")]
+    rows = []
+    for ablation in found:
+        for row in (ablation.base, *ablation.changes):
+            text = change_text(ablation.changes.get(row, {})) or "–"
+            cells = [Cell(text, muted=text == "–")]
+            for scenario in grid.scenarios:
+                cells += _cells(grid, ablation, row, scenario)
+            rows.append(Row(ablation.method, row.label, tuple(cells), row.reference))
+    return Table("ablations", "Ablations", tuple(columns), tuple(rows))
+
+
+def _cells(grid: Grid, ablation: Ablation, row: RowKey, scenario: tuple[str, ...]) -> list[Cell]:
+    cell = grid.cells.get((row, scenario))
+    if cell is None:
+        return [Cell(muted=True), Cell(muted=True)]
+    score = cell.summary("accuracy")
+    if score is None:
+        return [Cell(problems(cell), muted=True), Cell(muted=True)]
+    main = Cell(f"{100 * score.mean:.2f}", "" if score.sd is None else f"{100 * score.sd:.2f}")
+    apart = list(_apart(grid, ablation, row, scenario).values())
+    if row == ablation.base or not apart:
+        return [main, Cell(muted=True)]
+    found = summarize(apart)
+    spread = "" if found.sd is None else f"{100 * found.sd:.2f}"
+    return [main, Cell(f"{100 * found.mean:+.2f}".replace("-", "−"), spread)]
+
+
+def _apart(
+    grid: Grid, ablation: Ablation, row: RowKey, scenario: tuple[str, ...]
+) -> dict[Split, float]:
+    """Return the differences to the base over shared splits; none unless both are complete."""
+    cells = [grid.cells.get((one, scenario)) for one in (row, ablation.base)]
+    complete = [cell for cell in cells if cell is not None and cell.summary("accuracy")]
+    if len(complete) < 2:
+        return {}
+    return shared_differences(*(cell.values("accuracy") for cell in complete))
+
+
+def ablation_frame(grid: Grid) -> pd.DataFrame:
+    """Return one row for each configuration and scenario, with the paired test to the base."""
+    rows: list[dict[str, Any]] = []
+    for ablation in ablations(grid):
+        for scenario in grid.scenarios:
+            rows += _tested(list(_raw(grid, ablation, scenario)))
+    return pd.DataFrame.from_records(rows)
+
+
+def _raw(grid: Grid, ablation: Ablation, scenario: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for row in (ablation.base, *ablation.changes):
+        cell = grid.cells.get((row, scenario))
+        if cell is None:
+            continue
+        score = cell.summary("accuracy")
+        apart = [] if row == ablation.base else list(_apart(grid, ablation, row, scenario).values())
+        found = summarize(apart) if apart else None
+        yield {
+            **cell_facts(grid, row, scenario),
+            "base": ablation.base.label,
+            "changed": change_text(ablation.changes.get(row, {})),
+            "accuracy_mean": score.mean if score else None,
+            "accuracy_sd": score.sd if score else None,
+            "pairs": len(apart),
+            "difference": found.mean if found else None,
+            "difference_sd": found.sd if found else None,
+            "ci95_low": found.low if found else None,
+            "ci95_high": found.high if found else None,
+            "p_t": paired_t(apart) if len(apart) > 1 else None,
+        }
+
+
+def _tested(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    tested = [row for row in rows if row["p_t"] is not None]
+    for row, corrected in zip(tested, holm([row["p_t"] for row in tested]), strict=True):
+        row["p_t_holm"] = corrected
+    return [{"p_t_holm": None, **row} for row in rows]

@@ -1,0 +1,208 @@
+"""Ablations as bars, and accuracy along a number that was swept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reports.ablations import Ablation, ablations, change_text
+from reports.figures.style import COLUMN, look, panels
+from reports.grid import Grid, RowKey
+from reports.scores import problems
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LONGEST = 44
+"""Signs of a bar's label, at most."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One configuration's bar.
+
+    Parameters
+    ----------
+    label : str
+        What was changed, or the base's name.
+    value, spread : float or None
+        Percent and percentage points; ``None`` where the cell is not complete.
+    trouble : str
+        What stands in place of a bar.
+    """
+
+    label: str
+    value: float | None
+    spread: float
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """Bars of one method's configurations, a panel for each scenario, the base on top.
+
+    Parameters
+    ----------
+    name : str
+        Stem of its files.
+    panels : tuple of (str, tuple of Variant)
+        Title and bars of each panel; all panels have the same bars.
+    """
+
+    name: str
+    panels: tuple[tuple[str, tuple[Variant, ...]], ...]
+
+    def draw(self) -> Figure:
+        """Return the figure."""
+        bars = len(self.panels[0][1])
+        # The first panel carries the labels: two panels beside it have room.
+        figure, axes = panels(len(self.panels), height=0.19 * bars + 0.55, most=3)
+        if len(self.panels) == 1:
+            figure.set_figwidth(1.35 * COLUMN)
+        for number, (axis, (heading, found)) in enumerate(zip(axes, self.panels, strict=True)):
+            self._panel(axis, found, labelled=number % 3 == 0)
+            axis.set_title(heading)
+            axis.set_xlabel("test accuracy (%)")
+        return figure
+
+    def _panel(self, axis: Axes, found: tuple[Variant, ...], *, labelled: bool) -> None:
+        at = np.arange(len(found))[::-1]
+        colours = [look(0 if place == 0 else 5, reference=False).color for place in range(len(at))]
+        ends = [one.value or 0.0 for one in found]
+        axis.barh(at, ends, color=colours, height=0.66)
+        for place, one in zip(at, found, strict=True):
+            if one.value is None:
+                axis.text(0, place, f"  {one.trouble}", va="center", fontsize=6, color="0.35")
+                continue
+            if one.spread:
+                axis.errorbar(
+                    *(one.value, place),
+                    xerr=one.spread,
+                    color="0.25",
+                    elinewidth=0.7,
+                    capsize=1.5,
+                )
+            end = one.value + one.spread
+            axis.annotate(
+                f"{one.value:.1f}",
+                (end, place),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=6,
+            )
+        if found[0].value is not None:
+            axis.axvline(found[0].value, color="0.45", linewidth=0.6, linestyle=(0, (2, 2)))
+        most = max((one.value + one.spread for one in found if one.value is not None), default=100)
+        axis.set_xlim(0, most * 1.18)
+        axis.set_ylim(-0.6, len(found) - 0.4)
+        axis.set_yticks(at, [one.label for one in found] if labelled else [])
+        axis.grid(axis="y", visible=False)
+        axis.tick_params(axis="y", length=0)
+
+
+@dataclass(frozen=True)
+class SweepLine:
+    """Accuracy along one number on one scenario; ``None`` where a cell is not complete."""
+
+    label: str
+    y: tuple[float | None, ...]
+    spread: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """Accuracy along each number that was swept, a panel for each.
+
+    Parameters
+    ----------
+    name : str
+        Stem of its files.
+    panels : tuple of (str, tuple of str, int, tuple of SweepLine)
+        The setting, its values, the place of the base's value, and a line a scenario.
+    """
+
+    name: str
+    panels: tuple[tuple[str, tuple[str, ...], int, tuple[SweepLine, ...]], ...]
+
+    def draw(self) -> Figure:
+        """Return the figure."""
+        from reports.figures.style import legend_below
+
+        figure, axes = panels(len(self.panels), height=1.9)
+        for axis, (setting, values, base, lines) in zip(axes, self.panels, strict=True):
+            axis.axvline(base, color="0.6", linewidth=0.7, linestyle=(0, (2, 2)), label="base")
+            for place, line in enumerate(lines):
+                style = look(place, reference=False)
+                shift = 0.03 * (place - (len(lines) - 1) / 2)
+                y = [math.nan if value is None else value for value in line.y]
+                axis.errorbar(
+                    np.arange(len(values)) + shift,
+                    y,
+                    yerr=line.spread if any(line.spread) else None,
+                    color=style.color,
+                    marker=style.marker,
+                    linestyle=style.dashes,
+                    capsize=1.5,
+                    elinewidth=0.6,
+                    label=line.label or "accuracy",
+                )
+            axis.set_xticks(range(len(values)), list(values))
+            axis.set_xlim(-0.4, len(values) - 0.6)
+            axis.set_xlabel(setting.replace("_", " "))
+            axis.set_ylabel("test accuracy (%)")
+        legend_below(figure, axes, [line.label for line in self.panels[0][3]])
+        return figure
+
+
+def ablation_figures(grid: Grid, most: int) -> Iterator[Ablations | Sweeps]:
+    """Yield bars and sweeps of every method that stands in several configurations."""
+    found = ablations(grid)
+    for ablation in found:
+        ending = f"_{ablation.method}" if len(found) > 1 else ""
+        made = tuple(
+            (", ".join(grid.axes.header(scenario)), tuple(_bars(grid, ablation, scenario)))
+            for scenario in grid.scenarios[:most]
+        )
+        if any(one.value is not None for _, bars in made for one in bars):
+            yield Ablations(f"ablations{ending}", made)
+        lines = tuple(_sweeps(grid, ablation, most))
+        if lines:
+            yield Sweeps(f"sweeps{ending}", lines)
+
+
+def _bars(grid: Grid, ablation: Ablation, scenario: tuple[str, ...]) -> Iterator[Variant]:
+    yield _variant(grid, ablation.base, scenario, ablation.base.label)
+    for row, change in ablation.changes.items():
+        text = change_text(change)
+        label = text if len(text) <= _LONGEST else row.label
+        yield _variant(grid, row, scenario, label)
+
+
+def _variant(grid: Grid, row: RowKey, scenario: tuple[str, ...], label: str) -> Variant:
+    cell = grid.cells.get((row, scenario))
+    score = cell.summary("accuracy") if cell else None
+    label = label if len(label) <= _LONGEST else label[: _LONGEST - 1] + "…"
+    if score is None:
+        return Variant(label, None, 0.0, problems(cell) if cell else "not planned")
+    return Variant(label, 100 * score.mean, 100 * (score.sd or 0.0))
+
+
+def _sweeps(
+    grid: Grid, ablation: Ablation, most: int
+) -> Iterator[tuple[str, tuple[str, ...], int, tuple[SweepLine, ...]]]:
+    for setting, points in ablation.sweeps().items():
+        lines = []
+        for scenario in grid.scenarios[:most]:
+            found = [_variant(grid, row, scenario, row.label) for _, row in points]
+            if any(one.value is not None for one in found):
+                y, spread = zip(*((one.value, one.spread) for one in found), strict=True)
+                lines.append(SweepLine(", ".join(grid.axes.header(scenario)), y, spread))
+        if lines:
+            base = next(at for at, (_, row) in enumerate(points) if row == ablation.base)
+            yield setting, tuple(f"{value:g}" for value, _ in points), base, tuple(lines)

@@ -1,0 +1,178 @@
+"""Generated images one by one: each client's generator, and each class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from reports.formats import MISSING, figures_of, spread_of
+from reports.generation import extractors
+from reports.grid import Grid, GridCell
+from reports.load import DONE
+from reports.scores import cell_facts, problems
+from reports.statistics import summarize
+from reports.table import Cell, Row, Table
+
+MOST_CLASSES = 12
+"""Classes that a printed table has room for; CSV files hold all."""
+
+_SIDES = (("own", "own data"), ("pooled", "all clients' data"))
+
+
+def client_table(grid: Grid) -> Table | None:
+    """Return how far each client's generator is from its own and from everybody's data.
+
+    Distances are divided by that of real test images, mean over clients; a cell in which a
+    client made too few images for the extractor's features says so instead of a mean over
+    the others. ``None`` where no images come from clients' generators.
+    """
+    columns = [
+        (name, f"to {title}", how)
+        for name in extractors(grid)
+        for _, title in _SIDES
+        for how in ("mean", "worst client")
+    ]
+    rows = []
+    for scenario, row, cell in _measured(grid, "by_client"):
+        cells = [one for name in extractors(grid) for one in _client_cells(cell, name)]
+        place = ", ".join(grid.axes.header(scenario))
+        rows.append(Row(place or row.group, row.label, tuple(cells), row.reference))
+    title = "Clients' generators: Fréchet distance ÷ that of real test images"
+    return Table("generators", title, tuple(columns), tuple(rows)) if rows else None
+
+
+def _client_cells(cell: GridCell, name: str) -> Iterator[Cell]:
+    for side, _ in _SIDES:
+        found = [
+            [one.get(side, {}).get("fid_ratio") for one in clients.values()]
+            for clients in _entries(cell, f"{name}.by_client")
+        ]
+        for how in (lambda values: sum(values) / len(values), max):
+            yield _mean_cell(cell, found, how)
+
+
+def _mean_cell(cell: GridCell, found: Sequence[Sequence[float | None]], how: Any) -> Cell:
+    if not cell.complete:
+        return Cell(problems(cell), muted=True)
+    if len(found) < len(cell.runs):
+        return Cell(muted=True)
+    refused = sum(value is None for values in found for value in values)
+    if refused:
+        total = sum(map(len, found))
+        return Cell(f"too few images: {refused} of {total}", muted=True)
+    summary = summarize([how(values) for values in found])
+    return Cell(figures_of(summary.mean), spread_of(summary, figures_of))
+
+
+def class_table(grid: Grid) -> Table | None:
+    """Return the distance of each class's images to real ones of that class.
+
+    Divided by the distance of all real test images, mean over seeds. ``None`` where no images
+    were measured by class, or where there are too many classes to print.
+    """
+    names = _class_names(grid)
+    if not names or len(names) > MOST_CLASSES:
+        return None
+    rows = []
+    for scenario, row, cell in _measured(grid, "by_class"):
+        cells = []
+        for name in extractors(grid):
+            found = _entries(cell, f"{name}.by_class")
+            for label in range(len(names)):
+                values = [[(entries[label] or {}).get("fid_ratio")] for entries in found]
+                cells.append(_mean_cell(cell, values, max))
+        if all(one.muted for one in cells):
+            cells = [one if one.main == MISSING else Cell("few", muted=True) for one in cells]
+        place = ", ".join(grid.axes.header(scenario))
+        rows.append(Row(place or row.group, row.label, tuple(map(_short, cells)), row.reference))
+    columns = [(extractor, name) for extractor in extractors(grid) for name in names]
+    title = "Generated images by class: Fréchet distance ÷ that of real test images"
+    return Table("classes", title, tuple(columns), tuple(rows)) if rows else None
+
+
+def _short(cell: Cell) -> Cell:
+    """Return a cell with one word in place of a count: these columns are narrow."""
+    return Cell("few", muted=True) if cell.main.startswith("too few") else cell
+
+
+def _measured(grid: Grid, kind: str) -> Iterator[tuple[tuple[str, ...], Any, GridCell]]:
+    for scenario in grid.scenarios:
+        for row, cell in grid.column(scenario):
+            if any(run.get(f"{name}.{kind}") for name in extractors(grid) for run in cell.runs):
+                yield scenario, row, cell
+
+
+def _entries(cell: GridCell, column: str) -> list[Any]:
+    return [
+        json.loads(str(run[column]))
+        for run in cell.runs
+        if run["shown"] == DONE and run.get(column)
+    ]
+
+
+def _class_names(grid: Grid) -> list[str]:
+    """Return the names of the classes, where the whole grid has the same."""
+    found = {
+        str(run["class_names"])
+        for cell in grid.cells.values()
+        for run in cell.runs
+        if run.get("class_names")
+    }
+    return list(map(str, json.loads(found.pop()))) if len(found) == 1 else []
+
+
+def client_frame(grid: Grid) -> pd.DataFrame:
+    """Return one row for each run, extractor and client's generator."""
+    return _frame(grid, "by_client", _client_rows)
+
+
+def class_frame(grid: Grid) -> pd.DataFrame:
+    """Return one row for each run, extractor and class."""
+    return _frame(grid, "by_class", _class_rows)
+
+
+def _frame(grid: Grid, kind: str, rows_of: Any) -> pd.DataFrame:
+    rows = []
+    for scenario, row, cell in _measured(grid, kind):
+        facts = cell_facts(grid, row, scenario)
+        kept = {key: facts[key] for key in (*grid.axes.shown, "label", "method", "kind")}
+        for run in cell.runs:
+            for name in extractors(grid):
+                if run["shown"] == DONE and run.get(f"{name}.{kind}"):
+                    start = kept | {
+                        "run_id": run["run_id"],
+                        "seed": run["seed"],
+                        "extractor": name,
+                        "labeller": run.get("labeller"),
+                    }
+                    rows += [start | one for one in rows_of(run, f"{name}.{kind}")]
+    return pd.DataFrame.from_records(rows)
+
+
+def _client_rows(run: Mapping[str, Any], column: str) -> Iterator[dict[str, Any]]:
+    for client, entry in json.loads(str(run[column])).items():
+        yield {
+            "client": int(client),
+            "images": entry.get("images"),
+            **{
+                f"{side}_{key}": entry.get(side, {}).get(key)
+                for side, _ in _SIDES
+                for key in ("fid", "fid_ratio")
+            },
+        }
+
+
+def _class_rows(run: Mapping[str, Any], column: str) -> Iterator[dict[str, Any]]:
+    names = json.loads(str(run.get("class_names") or "[]"))
+    for label, entry in enumerate(json.loads(str(run[column]))):
+        found = entry or {}
+        yield {
+            "class": label,
+            "class_name": names[label] if label < len(names) else None,
+            "images": found.get("images"),
+            "fid": found.get("fid"),
+            "fid_ratio": found.get("fid_ratio"),
+        }
