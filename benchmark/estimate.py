@@ -101,7 +101,8 @@ def _seconds_per_image(scenario: ScenarioSpec, data: ScenarioData, compute: Comp
             recipe=scenario.recipe,
             normalization=data.task.normalization,
             generator=Streams(0).torch("calibration", device=device),
-            compute=compute,
+            # Compiling would take longer than what it is to tell.
+            compute=compute.model_copy(update={"compile": False}),
             steps=steps,
             where="calibration",
         )

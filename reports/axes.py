@@ -48,8 +48,9 @@ _NAMES = {
     "compute.threads": "threads: {}",
     "compute.device": "{}",
     "compute.precision": "{}",
+    "compute.compile": "compiled: {}",
 }
-_UNSET_NAMES = {"train_samples": "all training samples"}
+_UNSET_NAMES = {"train_samples": "all training samples", "compute.compile": "not compiled"}
 _EMPTY_NAMES = {"measure.extractors": "images not judged"}
 _TITLES = {
     "partition.alpha": "α",

@@ -129,6 +129,8 @@ class Executor(Protocol):
 
         ``jobs`` is asked for the next one when there is room for it; ``None`` says that there
         is none at this moment, and that it should be asked again a little later.
+        Optional jobs that are still at work when all others have ended are ended too, and have
+        no outcome.
 
         A job that fails, dies or takes too long costs its own outcome, never the others.
         On Ctrl-C the running jobs are ended and yielded as ``interrupted``, and then

@@ -123,6 +123,7 @@ def test_a_planned_grid_without_any_record_is_a_table_of_not_run_yet(lab: Lab) -
         ({"recipe__epochs": 9}, ("2 local epochs", "9 local epochs")),
         ({"budget__generator_steps": 20}, ("10 generator steps", "20 generator steps")),
         ({"compute__precision": "bf16"}, ("fp32", "bf16")),
+        ({"compute__compile": True}, ("not compiled", "compiled: yes")),
         ({"widths": ["1"]}, ("widths 1,1/2", "widths 1")),
         ({"train_samples": 300}, ("all training samples", "300 training samples")),
         ({"a_new_setting": 5}, ("a new setting not set", "a new setting 5")),
