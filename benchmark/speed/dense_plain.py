@@ -132,11 +132,8 @@ class PlainLoss:
         onehot = F.cross_entropy(teacher_logits, self._targets)
         disagreement = (_kl(teacher_logits, student_logits, 1.0) * differ).mean()
         statistics = torch.stack([hook.loss for hook in self._hooks]).sum()
-        return (
-            weights.onehot * onehot
-            - weights.adversarial * disagreement
-            + weights.batch_norm * statistics
-        )
+        loss: Tensor = weights.onehot * onehot - weights.adversarial * disagreement
+        return loss + weights.batch_norm * statistics
 
 
 def _synthesis(

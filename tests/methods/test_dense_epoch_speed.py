@@ -9,6 +9,7 @@ import torch
 
 from benchmark.speed import dense_epoch, dense_plain
 from benchmark.speed.dense_scene import scene
+from methods.blocks.distill import DENSE_DISTILLATION
 
 SMALL = ["--batch", "8", "--epoch", "3", "--steps", "3", "--width", "1/8", "--clients", "2"]
 SMALL += ["--rounds", "1", "--workers", "0"]
@@ -48,7 +49,7 @@ def _no_view(images: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
         ("draw_permutation", lambda count, draws, device: torch.arange(count)),
         (
             "DENSE_DISTILLATION",
-            dense_plain.DENSE_DISTILLATION.model_copy(update={"momentum": 0.5}),
+            DENSE_DISTILLATION.model_copy(update={"momentum": 0.5}),
         ),
     ],
 )
