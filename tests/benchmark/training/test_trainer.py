@@ -228,6 +228,13 @@ def test_a_batch_norm_with_one_value_per_channel_uses_its_running_statistics() -
     assert not model[1]._forward_pre_hooks
 
 
+def test_every_epoch_is_trained_in_train_mode() -> None:
+    # Not inherited (DENSE, published code): evaluation mode from the second epoch on.
+    model = small()
+    summary = run(model, n=32, recipe=RecipeSpec(epochs=3, batch_size=16))
+    assert int(model[1].num_batches_tracked) == summary.steps == 6
+
+
 def test_a_batch_norm_of_one_larger_image_uses_batch_statistics() -> None:
     model = small()
     run(model, n=1, steps=2)

@@ -282,6 +282,29 @@ def test_noise_is_trained_too(kit) -> None:
     assert float(result.best_loss) < float(result.losses[0])
 
 
+@pytest.mark.parametrize(
+    "preset",
+    [DENSE_SYNTHESIS, DENSE_CB_SYNTHESIS, CO_BOOSTING_SYNTHESIS],
+    ids=["dense", "cb", "co"],
+)
+def test_one_adam_of_published_settings_moves_generator_and_noise(kit, monkeypatch, preset) -> None:
+    made = []
+
+    class Spy(torch.optim.Adam):
+        def __init__(self, parameters, **given):
+            super().__init__(parameters, **given)
+            made.append(self)
+
+    monkeypatch.setattr(torch.optim, "Adam", Spy)
+    scene = _scene(kit)
+    _run(kit, scene, preset, steps=1)
+    ((group,),) = [adam.param_groups for adam in made]
+    assert (group["lr"], group["betas"]) == (1e-3, (0.5, 0.999))
+    weights = list(scene[0].parameters())
+    assert group["params"][:-1] == weights
+    assert group["params"][-1].shape == scene[1].shape
+
+
 def test_same_streams_same_bits_and_no_global_draw(kit) -> None:
     state = torch.get_rng_state()
     first, second = _run(kit, _scene(kit), DENSE_SYNTHESIS), _run(kit, _scene(kit), DENSE_SYNTHESIS)

@@ -143,7 +143,11 @@ def test_golden_gan_two_steps(mode: str) -> None:
     checked = 0
     for prefix, state in states.items():
         for name, wanted in part(golden, f"{mode}.{prefix}").items():
-            assert (state[name].double() - wanted.double()).abs().max() <= 1e-4, name
+            gaps = (state[name].double() - wanted.double()).abs()
+            # Adam moves a weight whose gradient is nearly zero by the sign of its rounding; all
+            # others are far nearer, and wrong decays would move most by more than 1e-6.
+            assert gaps.max() <= 1e-4, name
+            assert (gaps <= 1e-6 * (1 + wanted.double().abs())).double().mean() > 0.9, name
             checked += 1
     assert checked >= 6
     after = classifier.state_dict()
