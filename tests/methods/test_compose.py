@@ -24,12 +24,8 @@ from methods.mosaic.experts import LogitExperts, MosaicTeacher, ParameterExperts
 from methods.mosaic.mixing import ExpertMixer, expert_weights
 
 SMALL = {"generator_width": 2, "synthesis_batch": 64, "noise_size": 16}
-BUDGET = {
-    "widths": ["1/8"],
-    "generator_steps": 8,
-    "generated_images": 128,
-    "distilled_images": 256,
-}
+NARROW = ["1/8"]
+BUDGET = {"generator_steps": 8, "generated_images": 128, "distilled_images": 256}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(registry: Registry, folder: Path):
     def run(name: str, values: dict[str, Any], **overrides: Any):
-        settings = {"set": {name: values}, **BUDGET, **overrides}
+        settings = {"set": {name: values}, "widths": NARROW, **BUDGET, **overrides}
         return Bench(name, settings, folder=folder, registry=registry).run()
 
     return run

@@ -22,12 +22,8 @@ from methods.dense_cb import DenseCb, DenseCbConfig
 
 FAMILY = {"dense": Dense, "dense_cb": DenseCb, "co_boosting": CoBoosting}
 SMALL = {"generator_width": 2, "synthesis_batch": 64, "noise_size": 16}
-BUDGET = {
-    "widths": ["1/8"],
-    "generator_steps": 8,
-    "generated_images": 128,
-    "distilled_images": 256,
-}
+NARROW = ["1/8"]
+BUDGET = {"generator_steps": 8, "generated_images": 128, "distilled_images": 256}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def bench(registry: Registry, folder: Path):
     def bench(name: str, values: dict[str, Any] | None = None, **overrides: Any) -> Bench:
-        settings = {"set": {name: {**SMALL, **(values or {})}}, **BUDGET, **overrides}
+        settings = {
+            "set": {name: {**SMALL, **(values or {})}},
+            "widths": NARROW,
+            **BUDGET,
+            **overrides,
+        }
         return Bench(name, settings, folder=folder, registry=registry)
 
     return bench
