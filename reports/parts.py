@@ -26,9 +26,6 @@ BYTES_OF: Mapping[str, int] = {
 _CONTAINER = {"header": "names and shapes", "values": "JSON text"}
 """Parts that are no tensors: they have no closed form."""
 
-_HARDLY = ("partition.alpha", "partition.scheme", "partition.classes_per_client")
-"""Settings that change bytes by the digits of a count at most."""
-
 
 def closed_form(kinds: Mapping[str, int]) -> int:
     """Return the bytes of so many numbers of each type.
@@ -70,24 +67,39 @@ def part_entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def parts_table(grid: Grid) -> Table | None:
     """Return bytes by method and part, a client and all its rounds; ``None`` without traffic.
 
-    Bytes depend on models, clients, rounds and dataset, hardly on the partition: of scenarios
-    that differ in the partition alone, the first one stands for all.
+    Of scenarios in which a method's clients send the same tensors, the first stands for all:
+    their bytes differ by the digits of a count at most.
     """
-    rows: list[Row] = []
-    seen: set[tuple[RowKey, tuple[str, ...]]] = set()
-    kept = [at for at, field in enumerate(grid.axes.shown) if field not in _HARDLY]
+    found: dict[RowKey, list[tuple[str, list[tuple[str, tuple[Cell, ...]]]]]] = {}
+    seen: set[tuple[RowKey, tuple[tuple[str, str, float], ...]]] = set()
     for scenario in grid.scenarios:
-        place = tuple(grid.axes.header(scenario)[at] for at in kept)
+        place = ", ".join(grid.axes.header(scenario))
         for row, cell in grid.column(scenario):
             run = next((one for one in cell.runs if one["shown"] == DONE), None)
-            if run is None or (row, place) in seen:
+            if run is None or (row, _tensors(run)) in seen:
                 continue
-            seen.add((row, place))
-            group = ", ".join([row.label, *place])
-            rows += [Row(group, label, cells) for label, cells in _rows(run)]
+            seen.add((row, _tensors(run)))
+            found.setdefault(row, []).append((place, list(_rows(run))))
+    rows = []
+    for row, places in found.items():
+        for place, lines in places:
+            group = f"{row.label}, {place}" if len(places) > 1 else row.label
+            rows += [Row(group, label, cells) for label, cells in lines]
     headers = (("bytes / client",), ("share %",), ("closed form",), ("bytes by it",))
     made = Table("parts", "Bytes by part, of one client over all its rounds", headers, tuple(rows))
     return made if rows else None
+
+
+def _tensors(run: Mapping[str, Any]) -> tuple[tuple[str, str, float], ...]:
+    """Return what a mean client sends and gets that is no text."""
+    clients = _clients(run)
+    sent = [
+        (entry["direction"], entry["part"], entry["bytes"] / clients)
+        for entry in part_entries(run)
+        if entry["part"] not in _CONTAINER
+    ]
+    warm = [(way, "warm-up", float(run.get(f"warmup_{way}_bytes") or 0)) for way in DIRECTIONS]
+    return (*sent, *warm)
 
 
 def _rows(run: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Cell, ...]]]:

@@ -22,6 +22,9 @@ LARGEST_BUBBLE = 0.86
 """Diameter of the largest bubble, in cells of the grid."""
 
 _COLOR = "#2f6f9f"
+_NAMES, _THINNEST, _TALLEST = 1.2, 0.12, 6.0
+"""In a picture of given width, inches: room for the classes' names, a client's width before
+panels are set beneath each other, a panel's height."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,23 +110,32 @@ def draw_splits(panels: Sequence[SplitPanel], width: float | None = None) -> Fig
         raise ValueError("there is no partition to draw")
     from matplotlib.figure import Figure
 
-    columns = min(MOST_COLUMNS, len(panels))
-    rows = math.ceil(len(panels) / columns)
     clients = max(len(panel.counts) for panel in panels)
     classes = max(len(panel.class_names) for panel in panels)
+    columns = min(MOST_COLUMNS, len(panels))
+    if width is not None:  # fewer beside each other where a client would be too thin
+        columns = max(1, min(columns, int(width / (_NAMES + _THINNEST * clients))))
+    rows = math.ceil(len(panels) / columns)
+    cell = row = 0.32
     size = (
-        columns * (1.6 + 0.32 * min(max(clients, 6), 50)),
-        rows * (1.3 + 0.32 * min(max(classes, 5), 100)),
+        columns * (1.6 + cell * min(max(clients, 6), 50)),
+        rows * (1.3 + cell * min(max(classes, 5), 100)),
     )
     if width is not None:
-        # Panels keep their shape; the room for names does not shrink with them.
-        cell = min(max(width / columns - 1.3, 0.5) / max(clients, 1), 0.22)
-        size = (width, rows * (0.95 + cell * max(classes, 3)))
+        cell = min(max(width / columns - _NAMES, 0.5) / clients, 0.2)
+        row = min(0.2, _TALLEST / classes)
+        # Square cells, unless there are so many clients that squares would leave no height.
+        cell, row = (
+            (cell, min(row, _THINNEST)) if cell < min(row, _THINNEST) else (min(cell, row),) * 2
+        )
+        size = (width, rows * (0.85 + row * max(classes, 3)))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     largest = max(int(panel.counts.max(initial=0)) for panel in panels)
     for axes, panel in zip(grid.flat, panels, strict=False):
-        _draw_panel(axes, panel, max(largest, 1))
+        _draw_panel(axes, panel, max(largest, 1), cell, row)
+        if row > cell:  # one scale for all: a bubble is as wide as a client at most
+            axes.set_xlim(-0.6, clients - 0.4)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     return figure
@@ -150,7 +162,7 @@ def save_splits(panels: Sequence[SplitPanel], path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _draw_panel(axes: Axes, panel: SplitPanel, largest: int) -> None:
+def _draw_panel(axes: Axes, panel: SplitPanel, largest: int, cell: float, row: float) -> None:
     from matplotlib.collections import EllipseCollection
 
     held = np.argwhere(panel.counts > 0)
@@ -171,16 +183,23 @@ def _draw_panel(axes: Axes, panel: SplitPanel, largest: int) -> None:
     clients, classes = panel.counts.shape
     axes.set_xlim(-0.6, clients - 0.4)
     axes.set_ylim(classes - 0.4, -0.6)  # the first class on top, as in the table
-    axes.set_aspect("equal", adjustable="box")
-    axes.set_title(panel.title, fontsize=9, loc="left", wrap=True)
-    axes.set_yticks(range(classes), panel.class_names, fontsize=8)
-    step = math.ceil(clients / 25)
+    if cell == row:  # else bubbles stay round, but clients stand closer than classes
+        axes.set_aspect("equal", adjustable="box")
+    small = cell < 0.3
+    axes.set_title(panel.title, fontsize=7.5 if small else 9, loc="left", wrap=True)
+    every = math.ceil(0.1 / row)
+    axes.set_yticks(
+        range(0, classes, every), panel.class_names[::every], fontsize=6.5 if small else 8
+    )
+    step = max(math.ceil(clients / 25), math.ceil(0.15 / cell))
     marks = range(0, clients, step)
     unequal = len(set(panel.widths)) > 1
     names = [f"{mark}\n{panel.widths[mark]}" if unequal else str(mark) for mark in marks]
-    axes.set_xticks(list(marks), names, fontsize=8 if not unequal else 7)
+    axes.set_xticks(list(marks), names, fontsize=6.5 if small else 7 if unequal else 8)
     most = f"largest: {int(panel.counts.max(initial=0)):,} samples"
-    axes.set_xlabel(f"{'client, width' if unequal else 'client'}\n{most}", fontsize=8)
+    axes.set_xlabel(
+        f"{'client, width' if unequal else 'client'}\n{most}", fontsize=7 if small else 8
+    )
     axes.grid(visible=True, color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)

@@ -1,0 +1,329 @@
+"""Ablations, scaling, bytes by part, clients' generators: tables and figures of a paper."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from report_lab import Lab, judged
+
+from benchmark.store import Status
+from reports import latex
+from reports.ablations import ablations
+from reports.api import Report, write_report
+from reports.comparisons import rank_methods
+from reports.figures import plots
+from reports.figures.ablations import Ablations, Sweeps
+from reports.figures.lines import places
+from reports.figures.partitions import Partitions
+from reports.figures.style import look, paper
+from reports.formats import figures_of, size, spread_of
+from reports.grid import GridCell, build_grid
+from reports.load import load
+from reports.parts import closed_form, unequal_forms
+from reports.statistics import summarize
+from reports.table import Table
+
+DEFAULT = {"entropy": 1.0, "scale": 5, "meta": "prototypes"}
+
+
+def _variants(lab: Lab, seeds: int = 3) -> Path:
+    for name, change, accuracy in (
+        ("ours without entropy", {"entropy": 0}, 0.40),
+        ("distilling", {}, 0.50),
+        ("ours entropy 2", {"entropy": 2.0}, 0.60),
+        ("ours synthetic", {"meta": "synthetic"}, 0.45),
+    ):
+        for seed in range(seeds):
+            score = accuracy + seed / 100
+            config = {**DEFAULT, **change}
+            lab.add("distilling", seed, score, label=name, method__config=config)
+    lab.add("averaging", 0, 0.3)
+    return lab.plan()
+
+
+def _cells(table: Table) -> dict[str, list[str]]:
+    return {row.label: [cell.text for cell in row.cells] for row in table.rows}
+
+
+def _plots(folder: Path) -> dict[str, object]:
+    results = load(folder)
+    grid = build_grid(results)
+    return {plot.name: plot for plot in plots(results, grid, rank_methods(grid))}
+
+
+# --- ablations ---------------------------------------------------------------------------
+
+
+def test_an_ablation_departs_from_the_configuration_in_the_middle(lab: Lab) -> None:
+    [found] = ablations(build_grid(load(_variants(lab))))
+    assert found.base.label.startswith("distilling")
+    assert sorted(change for one in found.changes.values() for change in one) == [
+        "entropy",
+        "entropy",
+        "meta",
+    ]
+    assert {key: [value for value, _ in line] for key, line in found.sweeps().items()} == {
+        "entropy": [0.0, 1.0, 2.0]
+    }
+
+
+def test_the_table_gives_paired_differences_to_the_base(lab: Lab) -> None:
+    report = write_report(_variants(lab), figures=False)
+    rows = _cells(report.rendered["ablations"])
+    assert rows["distilling"] == ["–", "51.00 ± 1.00", "–"]
+    assert rows["ours without entropy"] == ["entropy 1 → 0", "41.00 ± 1.00", "−10.00 ± 0.00"]
+    frame = report.tables["ablations"].set_index("label")
+    assert frame.loc["ours entropy 2", "difference"] == pytest.approx(0.1)
+    assert frame.loc["ours entropy 2", "pairs"] == 3
+    assert (frame["p_t_holm"].dropna() >= frame["p_t"].dropna()).all()
+
+
+def test_an_unfinished_configuration_has_no_difference(lab: Lab) -> None:
+    folder = _variants(lab, seeds=1)
+    lab.add("distilling", 1, 0.5, label="distilling", method__config=DEFAULT)
+    lab.add(
+        *("distilling", 1),
+        label="ours synthetic",
+        method__config={**DEFAULT, "meta": "synthetic"},
+        status=Status.FAILED,
+        reason="made up",
+    )
+    lab.plan()
+    report = write_report(folder, figures=False)
+    assert _cells(report.rendered["ablations"])["ours synthetic"][1:] == ["failed 1 of 2", "–"]
+    bars = _plots(folder)["ablations"]
+    assert isinstance(bars, Ablations)
+    [(_, found)] = bars.panels
+    assert [one.trouble for one in found if one.value is None] == ["failed 1 of 2"]
+
+
+def test_ablation_bars_and_sweeps_are_drawn(lab: Lab) -> None:
+    made = _plots(_variants(lab))
+    bars, sweeps = made["ablations"], made["sweeps"]
+    assert isinstance(bars, Ablations)
+    assert isinstance(sweeps, Sweeps)
+    [(setting, values, base, [line])] = sweeps.panels
+    assert (setting, values, base) == ("entropy", ("0", "1", "2"), 1)
+    assert line.y == pytest.approx((41.0, 51.0, 61.0))
+    with paper():
+        axis = bars.draw().axes[0]
+        assert next(bar.get_width() for bar in axis.patches) == pytest.approx(51.0)
+        assert len(sweeps.draw().axes) == 1
+
+
+def test_one_configuration_is_no_ablation(lab: Lab) -> None:
+    lab.add("distilling", 0)
+    lab.add("averaging", 0)
+    assert "ablations" not in write_report(lab.plan(), figures=False).rendered
+    assert not (lab.folder / "report" / "ablations.csv").exists()
+
+
+def test_a_table_that_no_longer_applies_is_removed(lab: Lab) -> None:
+    folder = _variants(lab)
+    write_report(folder, figures=False)
+    assert (folder / "report" / "ablations.tex").exists()
+    for run in load(folder).runs.itertuples():
+        if run.label.startswith("ours"):
+            lab.store.supersede(str(run.run_id))
+            lab.cells.pop(str(run.cell_id))
+    lab.store.update_manifest({})
+    (folder / "experiment.json").unlink()
+    lab.plan()
+    write_report(folder, figures=False)
+    assert not (folder / "report" / "ablations.tex").exists()
+
+
+# --- scaling -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "values", "headers"),
+    [
+        ("scaling", "partition__clients", (100, 10, 20), ["10 clients", "20 clients"]),
+        ("widths", "widths", (["1"], ["1", "1/2"]), ["widths 1", "widths 1,1/2"]),
+    ],
+)
+def test_settings_along_which_a_paper_looks_have_their_table(
+    lab: Lab, name: str, field: str, values: tuple[object, ...], headers: list[str]
+) -> None:
+    for value in values:
+        lab.add("averaging", 0, 0.5, up=2000, **{field: value})
+        lab.add("distilling", 0, 0.25, **{field: value})
+    table = write_report(lab.plan(), figures=False).rendered[name]
+    assert list(dict.fromkeys(column[0] for column in table.columns))[:2] == headers
+    assert _cells(table)["averaging"][:3] == ["50.00", "2.00 kB", "1.25"]
+
+
+# --- bytes by part -----------------------------------------------------------------------
+
+
+def test_bytes_by_part_stand_beside_their_closed_form(lab: Lab) -> None:
+    lab.add("averaging", 0, up=1065, partition__alpha=0.1)
+    lab.add("averaging", 0, up=1065, partition__alpha=1.0)
+    report = write_report(lab.plan(), figures=False)
+    table = report.rendered["parts"]
+    # Scenarios with the same tensors are told once.
+    assert [row.group for row in table.rows] == ["averaging", "averaging"]
+    assert _cells(table) == {
+        "up: header": ["32 B", "6.01", "names and shapes", "–"],
+        "up: model": ["500 B", "93.99", "125 float32 × 4 B + 0.5 uint8 × 1 B", "500 B"],
+    }
+    frame = report.tables["parts"]
+    model = frame[frame["part"] == "model"]
+    assert list(model["bytes"]) == list(model["closed_form"]) == [1001, 1001]
+    assert not any("closed form" in note for note in report.notes)
+
+
+def test_bytes_that_are_not_those_of_the_closed_form_are_found(lab: Lab) -> None:
+    lab.add("averaging", 0)
+    lab.plan()
+    run = dict(load(lab.folder).runs.iloc[0])
+    assert unequal_forms(GridCell((run,))) == []
+    run["elements"] = json.dumps({"up": {"model": {"float32": 3}}, "down": {}})
+    assert unequal_forms(GridCell((run,))) == ["up model"]
+    # A type that this version does not know has no closed form, and is not called unequal.
+    run["elements"] = json.dumps({"up": {"model": {"strange": 3}}, "down": {}})
+    assert unequal_forms(GridCell((run,))) == []
+    assert closed_form({"float32": 2, "bfloat16": 3, "bool": 1}) == 15
+
+
+def test_warm_up_is_a_line_of_its_own(lab: Lab) -> None:
+    lab.add("averaging", 0, warmup_up=500)
+    rows = _cells(write_report(lab.plan(), figures=False).rendered["parts"])
+    assert rows["up: warm-up rounds, shared by all"][0] == "250 B"
+
+
+# --- generators and classes --------------------------------------------------------------
+
+
+def _judged_by_client(*ratios: float | None) -> dict[str, object]:
+    side = [{"fid": None if one is None else one / 2, "fid_ratio": one} for one in ratios]
+    return {
+        **judged(),
+        "labeller": "classifier",
+        "clients": {
+            str(index): {"images": 100, "own": one, "pooled": one} for index, one in enumerate(side)
+        },
+        "classes": [{"images": 9, **one} for one in side] + [None] * (3 - len(side)),
+    }
+
+
+def test_each_generator_is_told_against_its_own_and_all_data(lab: Lab) -> None:
+    lab.add("distilling", 0, generation=[_judged_by_client(2.0, 4.0)])
+    lab.add("distilling", 1, generation=[_judged_by_client(4.0, 6.0)])
+    lab.add("counting", 0, generation=[_judged_by_client(2.0, None)])
+    lab.add("counting", 1, generation=[_judged_by_client(2.0, 3.0)])
+    lab.add("averaging", 0)
+    report = write_report(lab.plan(), figures=False)
+    rows = _cells(report.rendered["generators"])
+    assert rows["distilling"] == ["4 ± 1.41", "5 ± 1.41"] * 2
+    assert rows["counting"] == ["too few images: 1 of 4"] * 4
+    assert "averaging" not in rows
+    clients = pd.read_csv(lab.folder / "report" / "generators.csv")
+    assert list(clients["own_fid_ratio"].head(4)) == [2.0, 4.0, 4.0, 6.0]
+    assert set(clients["extractor"]) == {"classifier"}
+
+
+def test_classes_are_measured_by_a_named_labeller(lab: Lab) -> None:
+    lab.add("distilling", 0, generation=[_judged_by_client(2.0, None)])
+    report = write_report(lab.plan(), figures=False)
+    table = report.rendered["classes"]
+    assert table.columns == tuple(("classifier", name) for name in ("shirt", "shoe", "bag"))
+    assert _cells(table)["distilling"] == ["2", "few", "few"]
+    frame = pd.read_csv(lab.folder / "report" / "classes.csv")
+    assert list(frame["class_name"]) == ["shirt", "shoe", "bag"]
+    assert set(frame["labeller"]) == {"classifier"}
+
+
+# --- figures -----------------------------------------------------------------------------
+
+
+def test_partitions_are_those_of_the_records(lab: Lab) -> None:
+    for alpha in (0.1, 1.0):
+        lab.add("averaging", 0, partition__alpha=alpha)
+    figure = _plots(lab.plan())["partitions"]
+    assert isinstance(figure, Partitions)
+    # Both records name one split: it is drawn once.
+    [panel] = figure.panels
+    assert panel.counts == ((5, 0, 9), (1, 7, 0))
+    assert panel.class_names == ("shirt", "shoe", "bag")
+    with paper():
+        [axis] = figure.draw().axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["shirt", "shoe", "bag"]
+
+
+def test_a_method_looks_the_same_in_every_experiment(lab: Lab, tmp_path: Path) -> None:
+    for method in ("mosaic", "fedavg", "averaging"):
+        lab.add(method, 0)
+    other = Lab(tmp_path / "other")
+    for method in ("fedavg", "dense", "mosaic", "distilling", "counting"):
+        other.add(method, 0)
+    looks = [
+        {row.method: look(place, row.reference) for row, place in places(grid).items()}
+        for grid in (build_grid(load(one.plan())) for one in (lab, other))
+    ]
+    assert looks[0]["mosaic"] == looks[1]["mosaic"]
+    assert looks[0]["fedavg"] == looks[1]["fedavg"]
+    assert len({one.color for one in looks[1].values()}) > 3
+    assert len(set(looks[1].values())) == 5
+
+
+# --- numbers and LaTeX -------------------------------------------------------------------
+
+
+def test_a_spread_that_says_nothing_is_not_printed() -> None:
+    assert spread_of(summarize([1000.0, 1001.0]), size) == ""
+    assert spread_of(summarize([1000.0, 2000.0]), size) == "707 B"
+    assert figures_of(4161.4) == "4,161"
+    assert figures_of(12.345) == "12.3"
+
+
+def _many(lab: Lab) -> Report:
+    for alpha in (0.01, 0.1, 1.0):
+        for dataset in ("digits", "garments_of_all_kinds", "colours"):
+            for seed in range(2):
+                where = {"partition__alpha": alpha, "dataset": dataset}
+                images = [_judged_by_client(2.0, 3.0), judged("inception")]
+                lab.add("distilling", seed, 0.5, teacher=0.6, generation=images, **where)
+                lab.add("averaging", seed, 0.45, label="höher & weiter_100%", **where)
+    return write_report(lab.plan(), figures=False)
+
+
+def test_a_wide_latex_table_is_cut_to_the_page(lab: Lab) -> None:
+    _many(lab)
+    text = (lab.folder / "report" / "accuracy.tex").read_text()
+    assert text.count(r"\begin{tabular}") > 1
+    assert text.count(r"\begin{table*}") == text.count(r"\caption") == 1
+    assert "höher" in text
+    assert "?" not in "".join(line for line in text.splitlines() if not line.startswith("%"))
+    # What a table rests on is in the file, for the author; the float prints the rules alone.
+    assert "% The same for all: " in text
+    assert "The same for all" not in text.split(r"\begin{table*}")[1]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX installed")
+def test_every_table_compiles_in_a_two_column_paper(lab: Lab, tmp_path: Path) -> None:
+    report = _many(lab)
+    inputs = "\n".join(f"\\input{{{report.folder / name}.tex}}" for name in report.rendered)
+    head = r"\documentclass[twocolumn]{article}\usepackage{booktabs}"
+    head += r"\usepackage[margin=1.8cm]{geometry}"
+    (tmp_path / "all.tex").write_text(f"{head}\n\\begin{{document}}\n{inputs}\n\\end{{document}}\n")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    wide = [float(part.split("pt")[0]) for part in done.stdout.split(r"Overfull \hbox (")[1:]]
+    assert max(wide, default=0.0) < 20
+
+
+def test_latex_keeps_letters_and_knows_the_signs_of_the_tables() -> None:
+    assert latex.escape("Fréchet ÷ ‡ α → ↯") == r"Fréchet $\div$ $\ddagger$ $\alpha$ $\to$ ?"
