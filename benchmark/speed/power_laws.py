@@ -43,7 +43,8 @@ def fit(sizes: Sequence[float], values: Sequence[float]) -> Fit | None:
     points = [(math.log(x), math.log(y)) for x, y in zip(sizes, values, strict=True) if y > 0]
     if len({x for x, _ in points}) < 2:
         return None
-    slope, offset = np.polyfit(*zip(*points, strict=True), 1)
+    logs = np.array(points)
+    slope, offset = np.polyfit(logs[:, 0], logs[:, 1], 1)
     return Fit(float(slope), math.exp(offset))
 
 
