@@ -45,6 +45,7 @@ from benchmark.specs import RecipeSpec
 from benchmark.store import Store
 from benchmark.testing import Bench
 from benchmark.training.trainer import _sgd, cross_entropy
+from methods.blocks.composition import Materials
 from methods.mosaic import Mosaic, gan_trainer
 from methods.mosaic.gan_trainer import GanTrainer
 from methods.mosaic.networks import GanShape
@@ -101,6 +102,16 @@ def uploads_of(bench: Bench) -> tuple[dict[tuple[int, int], Any], ProtocolResult
         method.client_update = client_update  # type: ignore[method-assign]
 
     return seen, bench.run(watch)
+
+
+def test_the_clients_models_are_never_all_in_memory(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Materials) -> Any:
+        raise AssertionError("the ensemble of all clients was loaded")
+
+    monkeypatch.setattr(Materials, "ensemble", property(refuse))
+    assert make().run().output.teacher is not None
 
 
 def buffers(model: nn.Module) -> list[torch.Tensor]:
