@@ -50,7 +50,7 @@ def fit(sizes: Sequence[float], values: Sequence[float]) -> Fit | None:
 
 def series(
     rows: Sequence[Row], axis: str, method: str, measure_name: str
-) -> tuple[list[float], ...]:
+) -> tuple[list[float], list[float]]:
     """Return sizes and values of one line."""
     mine = sorted((row["size"], row[measure_name]) for row in rows
                   if (row["axis"], row["method"]) == (axis, method))  # fmt: skip

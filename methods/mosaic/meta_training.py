@@ -186,7 +186,7 @@ def _backward(meta: MetaTransformer, logits: Tensor, labels: Tensor) -> Tensor:
         torch.autograd.backward(whole)
         return whole.detach()
     total = torch.zeros((), device=logits.device)
-    for part, known in zip(logits.split(size), labels.split(size), strict=True):
+    for part, known in zip(torch.split(logits, size), torch.split(labels, size), strict=True):
         loss = F.cross_entropy(meta(part), known, reduction="sum") / len(labels)
         torch.autograd.backward(loss)
         total += loss.detach()
