@@ -43,14 +43,14 @@ def fit(sizes: Sequence[float], values: Sequence[float]) -> Fit | None:
     points = [(math.log(x), math.log(y)) for x, y in zip(sizes, values, strict=True) if y > 0]
     if len({x for x, _ in points}) < 2:
         return None
-    xs, ys = zip(*points, strict=True)
-    slope, offset = np.polyfit(np.array(xs), np.array(ys), 1)
+    logs = np.array(points)
+    slope, offset = np.polyfit(logs[:, 0], logs[:, 1], 1)
     return Fit(float(slope), math.exp(offset))
 
 
 def series(
     rows: Sequence[Row], axis: str, method: str, measure_name: str
-) -> tuple[list[float], ...]:
+) -> tuple[list[float], list[float]]:
     """Return sizes and values of one line."""
     mine = sorted((row["size"], row[measure_name]) for row in rows
                   if (row["axis"], row["method"]) == (axis, method))  # fmt: skip

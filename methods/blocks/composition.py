@@ -35,6 +35,9 @@ SYNTHESIS_BATCH = 256
 EPOCHS = 10
 """Epochs that a single one is split into for a teacher that improves between epochs (ours)."""
 
+EXACT = Precision(memory_format=torch.channels_last)
+"""How accuracy of record is computed, that of teachers too."""
+
 Made = TypeVar("Made")
 Setting = Literal["scenario", "native"]
 Schedule = Callable[[Budget, Any], tuple[EpochPlan, ...]]
@@ -63,6 +66,7 @@ class Materials:
     uploads: Mapping[int, Upload]
     budget: Budget
     oracle: Oracle | None = None
+    _exact: list[bool] = field(default_factory=list, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -74,6 +78,24 @@ class Materials:
         """The run's precision, in the channels-last layout."""
         return Precision(self.server.autocast, torch.channels_last)
 
+    @property
+    def teaching(self) -> Precision:
+        """How teachers compute at this moment: reduced while they teach, then exact."""
+        return EXACT if self._exact else self.precision
+
+    def make_exact(self) -> None:
+        """Have all teachers compute in exact precision from now on: accuracy of record is fp32."""
+        self._exact.append(True)
+        # Models of many clients are not loaded for that.
+        if "ensemble" in self.__dict__:
+            self.ensemble.precision = EXACT
+
+    def client_model(self, client: int) -> nn.Module:
+        """Return one client's model as the ensemble has it, loaded anew."""
+        model = self.server.client_model(client, self.uploads[client].parts["model"])
+        self.precision.prepare(model)
+        return model
+
     @cached_property
     def ensemble(self) -> ClientEnsemble:
         """All clients' models, frozen; the same object for every part."""
@@ -81,7 +103,7 @@ class Materials:
             self.server.client_model(index, self.uploads[index].parts["model"])
             for index in sorted(self.uploads)
         ]
-        return ClientEnsemble(models, precision=self.precision)
+        return ClientEnsemble(models, precision=self.teaching)
 
     @cached_property
     def label_counts(self) -> Tensor:
@@ -300,8 +322,7 @@ def compose(
         server.report(step, total, model, teacher=judged, **losses)
 
     counters = distil(schedule, images, teacher, student, report=report)
-    # Accuracy of record is fp32, for the teacher too.
-    materials.ensemble.precision = Precision(memory_format=torch.channels_last)
+    materials.make_exact()
     details = _details(composition, rule, schedule, counters)
     if isinstance(weights := getattr(teacher, "weights", None), Tensor):
         details["teacher_weights"] = weights.tolist()

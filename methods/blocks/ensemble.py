@@ -15,11 +15,20 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call, stack_module_state, vmap
+from torch.utils.checkpoint import checkpoint
 
 from methods.blocks.runtime import Precision
 
 Implementation = Literal["auto", "loop", "stack"]
+
+CHUNK = 16
+"""Stacked clients computed at a time."""
+REMEMBERED = 2 * 2**30
+"""Bytes of activations that all clients together may keep for gradients. Where they would need
+more, each but the first is computed once more on the way back, in the same bits, and one
+client's activations are kept at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,8 @@ class ClientEnsemble(nn.Module):
     implementation : {"auto", "loop", "stack"}
         One client after another, or all clients of one architecture at once. ``"auto"``
         stacks on CUDA where at least two clients share an architecture.
-    chunk : int, optional
-        Stacked clients computed at a time, which bounds memory; default all.
+    chunk : int or None
+        Stacked clients computed at a time, which bounds memory; ``None`` for all.
     precision : Precision
         Autocast and memory format of the forward passes.
 
@@ -80,7 +89,7 @@ class ClientEnsemble(nn.Module):
         clients: Sequence[nn.Module],
         *,
         implementation: Implementation = "auto",
-        chunk: int | None = None,
+        chunk: int | None = CHUNK,
         precision: Precision | None = None,
     ) -> None:
         super().__init__()
@@ -93,6 +102,7 @@ class ClientEnsemble(nn.Module):
         self._implementation = implementation
         self._chunk = chunk
         self._stacks: list[_Stack] | None = None
+        self._hooked = False
         self._alike = len({_architecture(client) for client in clients}) < len(clients)
         self.precision.prepare(self.clients)
         self.requires_grad_(False)
@@ -117,10 +127,12 @@ class ClientEnsemble(nn.Module):
     def looping(self) -> Iterator[None]:
         """Compute client after client inside, so that forward hooks on clients fire."""
         chosen, self._implementation = self._implementation, "loop"
+        # Computed twice, a client's hooks would fire twice.
+        self._hooked = True
         try:
             yield
         finally:
-            self._implementation = chosen
+            self._implementation, self._hooked = chosen, False
 
     def _build_stacks(self) -> list[_Stack]:
         groups: dict[tuple[object, ...], list[int]] = {}
@@ -158,4 +170,23 @@ class ClientEnsemble(nn.Module):
         """Return logits [clients, B, classes] for images [B, C, H, W] in classifier range."""
         if self._stacks_pay(images):
             return self._stacked(images)
-        return torch.stack([self.precision.run(client, images) for client in self.clients])
+        if self._hooked or not (torch.is_grad_enabled() and images.requires_grad):
+            return torch.stack([self.precision.run(client, images) for client in self.clients])
+        first, *others = self.clients
+        kept = 0
+
+        def count(saved: Tensor) -> Tensor:
+            nonlocal kept
+            kept += saved.nbytes
+            return saved
+
+        with saved_tensors_hooks(count, lambda saved: saved):
+            logits = [self.precision.run(first, images)]
+        forget = kept * len(self) > REMEMBERED
+        answer = self._forgetful if forget else self.precision.run
+        return torch.stack(logits + [answer(client, images) for client in others])
+
+    def _forgetful(self, client: nn.Module, images: Tensor) -> Tensor:
+        answer = partial(self.precision.run, client)
+        logits: Tensor = checkpoint(answer, images, use_reentrant=False, preserve_rng_state=False)
+        return logits

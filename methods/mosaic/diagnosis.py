@@ -72,7 +72,7 @@ def look_at_generators(materials: Materials, settings: MosaicSettings) -> Look:
         tanh = sample_tanh(generator, LOOKED_AT, random)
         raw = settings.generator.pixel_range == "raw"
         shown = tanh if raw else normalization.from_tanh(tanh)
-        labels = materials.ensemble.clients[index](shown).argmax(1).cpu()
+        labels = materials.client_model(index)(shown).argmax(1).cpu()
         histogram = torch.bincount(labels, minlength=server.task.num_classes)
         unit = (tanh + 1) / 2
         spread = float(unit.std(dim=0).mean())

@@ -22,6 +22,9 @@ from methods.mosaic.meta import MetaTransformer
 from methods.mosaic.prototypes import Prototypes
 from methods.mosaic.settings import MetaSettings
 
+ATTENTION = 2**25
+"""Attention weights (batch x heads x experts x experts) computed together in training."""
+
 MetaBatch = tuple[Tensor, Tensor]
 """Expert logits [B, E, C] and labels [B]."""
 BatchSource = Callable[[torch.Generator], MetaBatch]
@@ -170,6 +173,26 @@ class TrainedMeta:
     initial_share: float
 
 
+def _backward(meta: MetaTransformer, logits: Tensor, labels: Tensor) -> Tensor:
+    """Add the gradients of the mean cross-entropy of a batch; return the loss, a scalar.
+
+    Each of C heads weighs E·E pairs of experts for every example: with 200 classes one such
+    tensor takes 4 GB for a batch of 128. Such a batch is taken in pieces.
+    """
+    experts = logits.shape[1]
+    size = max(1, ATTENTION // (meta.num_classes * experts * experts))
+    if len(labels) <= size:
+        whole = F.cross_entropy(meta(logits), labels)
+        torch.autograd.backward(whole)
+        return whole.detach()
+    total = torch.zeros((), device=logits.device)
+    for part, known in zip(torch.split(logits, size), torch.split(labels, size), strict=True):
+        loss = F.cross_entropy(meta(part), known, reduction="sum") / len(labels)
+        torch.autograd.backward(loss)
+        total += loss.detach()
+    return total
+
+
 def train_meta(
     meta: MetaTransformer, batches: BatchSource, settings: MetaSettings, random: torch.Generator
 ) -> TrainedMeta:
@@ -199,12 +222,10 @@ def train_meta(
     with seeded_global(random):
         for _ in range(settings.steps):
             logits, labels = batches(random)
-            loss = F.cross_entropy(meta(logits), labels)
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            losses.append(_backward(meta, logits, labels))
             optimizer.step()
             average.update(meta)
-            losses.append(loss.detach())
     history = torch.stack(losses).float().cpu()
     bad = (~history.isfinite()).nonzero().flatten()
     if len(bad):

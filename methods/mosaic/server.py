@@ -15,7 +15,6 @@ from benchmark.models.submodel import SubmodelUpload, aggregate
 from benchmark.specs import BudgetSpec, StudentSpec
 from methods.blocks.composition import Materials
 from methods.blocks.parts import Counters, Pool, distil
-from methods.blocks.runtime import Precision
 from methods.blocks.schedule import Budget, single_epoch
 from methods.blocks.student_start import starting_model
 from methods.mosaic.client import feature_space
@@ -125,8 +124,7 @@ def distil_mosaic(
 
     schedule = single_epoch(materials.budget.distilled_images)
     counters = distil(schedule, Remembering(), teacher.teacher, student, report=report)
-    # Accuracy of record is exact, for the teacher too.
-    materials.ensemble.precision = Precision(memory_format=torch.channels_last)
+    materials.make_exact()
     agreement = _agreement(materials, seen[-1], student.model, teacher.teacher)
     generated = images.generated()
     return Distilled(student.model, teacher, counters, progress, agreement, rule, generated)

@@ -126,7 +126,7 @@ def build_teacher(
     """
     server, meta = materials.server, settings.meta_model
     experts, weights = make_experts(materials, settings)
-    # Follows the ensemble, whose precision becomes exact when the record is made.
+    # Becomes exact when the record is made.
     precision = partial(_precision_of, materials)
     if settings.meta in ("none", "own_class"):
         untrained = OwnClass() if settings.meta == "own_class" else None
@@ -147,4 +147,4 @@ def build_teacher(
 
 
 def _precision_of(materials: Materials) -> Precision:
-    return materials.ensemble.precision
+    return materials.teaching

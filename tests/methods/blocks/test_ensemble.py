@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from methods.blocks import ensemble as ensembles
 from methods.blocks.ensemble import ClientEnsemble
 from methods.blocks.runtime import Precision
 
@@ -107,3 +108,35 @@ def test_an_error_of_a_client_is_not_swallowed(kit) -> None:
     # Not inherited: bare `except` as control flow.
     with pytest.raises(RuntimeError):
         ClientEnsemble([kit.tiny(0)])(torch.zeros(2, 5, 8, 8))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_many_clients_are_computed_again_for_gradients_in_the_same_bits(
+    kit, images, monkeypatch, bf16
+) -> None:
+    precision = Precision(lambda: torch.autocast("cpu", torch.bfloat16)) if bf16 else None
+    outcomes, counts = [], []
+    for remembered in (ensembles.REMEMBERED, 0):
+        monkeypatch.setattr(ensembles, "REMEMBERED", remembered)
+        ensemble = ClientEnsemble([kit.tiny(s, bn=True) for s in range(3)], precision=precision)
+        calls: list[int] = []
+        # Before the pass: computing again stops as soon as nothing is missing.
+        ensemble.clients[1].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        inputs = images.clone().requires_grad_(True)
+        logits = ensemble(inputs)
+        (slope,) = torch.autograd.grad(logits.square().sum(), inputs)
+        ensemble(images)  # nothing to remember: once
+        outcomes.append((logits.detach(), slope))
+        counts.append(len(calls))
+    assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
+    assert counts == [2, 3]
+
+
+def test_clients_with_hooks_are_computed_once(kit, images, monkeypatch) -> None:
+    monkeypatch.setattr(ensembles, "REMEMBERED", 0)
+    ensemble = ClientEnsemble([kit.tiny(s) for s in range(2)])
+    calls: list[int] = []
+    ensemble.clients[0].register_forward_hook(lambda *_: calls.append(1))
+    with ensemble.looping():
+        ensemble(images.requires_grad_(True)).sum().backward()
+    assert len(calls) == 1

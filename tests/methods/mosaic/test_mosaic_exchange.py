@@ -13,6 +13,7 @@ from torch import nn
 from benchmark.federation.client import LocalClient
 from benchmark.specs import RecipeSpec
 from benchmark.training.trainer import _sgd, cross_entropy
+from methods.blocks.composition import Materials
 from methods.mosaic.gan_trainer import GanTrainer
 from methods.mosaic.networks import GanShape
 
@@ -160,3 +161,13 @@ def test_golden_local_training() -> None:
     assert torch.allclose(model.weight, golden["linear_weight_after"], atol=1e-6)
     assert torch.allclose(model.bias, golden["linear_bias_after"], atol=1e-6)
     assert sum(losses) / 3 == pytest.approx(float(golden["mean_loss"]), rel=1e-5)
+
+
+def test_the_clients_models_are_never_all_in_memory(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Materials) -> Any:
+        raise AssertionError("the ensemble of all clients was loaded")
+
+    monkeypatch.setattr(Materials, "ensemble", property(refuse))
+    assert make().run().output.teacher is not None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.errors import DivergedError
+from methods.mosaic import meta_training
 from methods.mosaic.experts import LogitExperts, MosaicTeacher
 from methods.mosaic.meta import MetaTransformer, OwnClass, make_meta
 from methods.mosaic.meta_training import (
@@ -287,3 +288,20 @@ def test_teacher_with_meta_model_does_not_depend_on_batch_mates() -> None:
     alone = torch.cat([teacher(image[None]) for image in images])
     assert torch.allclose(teacher(images), alone, atol=1e-5)
     assert not teacher(images).requires_grad
+
+
+def test_a_batch_in_pieces_has_the_gradients_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = torch.Generator().manual_seed(3)
+    logits = torch.randn(7, 4, 4, generator=random)
+    labels = torch.randint(0, 4, (7,), generator=random)
+    calls: list[int] = []
+    found = []
+    for attention in (meta_training.ATTENTION, 2 * 4 * 4 * 4):
+        monkeypatch.setattr(meta_training, "ATTENTION", attention)
+        meta = MetaTransformer(4, torch.Generator().manual_seed(1), dropout=0.0, feedforward=8)
+        meta.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+        loss = meta_training._backward(meta, logits, labels)
+        found.append([loss, *(p.grad for p in meta.parameters())])
+    assert calls == [7, 2, 2, 2, 1]
+    for whole, pieces in zip(*found, strict=True):
+        torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-6)
