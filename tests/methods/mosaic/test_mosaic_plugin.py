@@ -240,6 +240,11 @@ def test_published_rounds_are_a_code_path(make: Make, kept: str) -> None:
     assert result.traffic.broadcasts.keys() == {(r, k) for r in range(1, 5) for k in range(3)}
 
 
+def test_only_images_to_learn_from_are_counted(make: Make) -> None:
+    counters = make(meta="none", images_pool="fresh").run().output.details["counters"]
+    assert counters["generated_images"] == counters["distilled_images"] == 96
+
+
 def test_described_preset_takes_the_last_prototypes_alone(make: Make) -> None:
     result = make(prototypes_rounds=2, round_steps=1, prototypes_clusters=1).run()
     assert len(result.server.state["prototypes"]) == 3
