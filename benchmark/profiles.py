@@ -42,7 +42,7 @@ def _on_a_cpu(
         "dense": server,
         "dense_cb": server,
         "co_boosting": server,
-        "compose": {"student_settings": {"batch_size": batch_size}},
+        "compose": {"batch_size": batch_size},
         "mosaic": {**gan, "meta_feedforward": 256, **mosaic},
     }
 

@@ -72,6 +72,13 @@ class ComposeConfig(MethodConfig):
     images_settings: Settings = parameter({}, "settings of the images, by name")
     teacher_settings: Settings = parameter({}, "settings of the teacher, by name")
     student_settings: Settings = parameter({}, "settings of the student, by name")
+    batch_size: int | None = parameter(
+        None,
+        "images of a distillation step, for students that are told one and where "
+        "student_settings says nothing; a profile sets it for all students alike",
+        unit="images",
+        ge=1,
+    )
     student_setting: Literal["scenario", "native"] = parameter(
         "scenario", "start and batch norm of the student: the scenario's, or the part's own"
     )
@@ -88,6 +95,8 @@ class ComposeConfig(MethodConfig):
             given = completed.get(f"{kind}_settings", {})
             if not isinstance(name, str) or not isinstance(given, Mapping):
                 return values  # pydantic says what is wrong with it
+            if kind == "student":
+                given = _with_batch_size(name, given, completed.get("batch_size"))
             try:
                 settings = resolve_settings(kind, registry, name, given)
             except UserError as error:
@@ -116,6 +125,14 @@ class ComposeConfig(MethodConfig):
             made["student"],
             self.student_setting,
         )
+
+
+def _with_batch_size(student: str, given: Mapping[str, Any], size: Any) -> Mapping[str, Any]:
+    """Return a student's settings with a batch size, if it has one and was given none."""
+    part = STUDENTS.get(student)
+    if size is None or part is None or "batch_size" not in type(part.settings).model_fields:
+        return given
+    return {"batch_size": size, **given}
 
 
 _REGISTRIES: dict[str, Mapping[str, Any]] = {

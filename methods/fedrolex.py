@@ -63,7 +63,8 @@ class FedRolex(SubmodelMethod[FedRolexConfig]):
         "statistics of the test batch (batch_norm=published with parity=true, whose uploads "
         "still carry the unused running statistics).",
         "All clients take part in every round with their own fixed width, and the local steps of "
-        "one full training, at a constant learning rate, are shared out over the rounds; the "
+        "one full training are shared out over the rounds, and the recipe's learning-rate "
+        "schedule spans each round's steps; the "
         "paper samples clients, redraws widths and trains one epoch in each of thousands.",
         "Optimiser, learning rate and batch size are the scenario's; no gradient clipping.",
         "The global model has the largest client width, as in the published code.",

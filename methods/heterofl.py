@@ -35,7 +35,8 @@ class HeteroFL(SubmodelMethod[SubmodelConfig]):
         "(batch_norm=reestimated queries them, in one more exchange that is booked).",
         "order_weighted is a habit of FedRolex's published code, not of HeteroFL's.",
         "All clients take part in every round with their own fixed width, and the local steps of "
-        "one full training, at a constant learning rate, are shared out over the rounds; the "
+        "one full training are shared out over the rounds, and the recipe's learning-rate "
+        "schedule spans each round's steps; the "
         "paper samples clients and trains several epochs in each round.",
         "Optimiser, learning rate and batch size are the scenario's; no gradient clipping.",
     )

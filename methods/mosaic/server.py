@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -123,7 +123,8 @@ def distil_mosaic(
             return seen[-1]
 
     schedule = single_epoch(materials.budget.distilled_images)
-    counters = distil(schedule, Remembering(), teacher.teacher, student, report=report)
+    # A copy: a fresh source goes on counting what it is asked for after the distillation.
+    counters = replace(distil(schedule, Remembering(), teacher.teacher, student, report=report))
     materials.make_exact()
     agreement = _agreement(materials, seen[-1], student.model, teacher.teacher)
     generated = images.generated()

@@ -44,7 +44,7 @@ def test_a_profile_narrows_all_generators_and_batches_alike(name: str) -> None:
     servers = [settings[method] for method in ("dense", "dense_cb", "co_boosting") if settings]
     assert all(values == servers[0] for values in servers)
     sizes = {"generator_width", "generator_discriminator_width", "generator_batch_size"}
-    sizes |= {"synthesis_batch", "batch_size", "student_settings", "meta_feedforward", "meta_steps"}
+    sizes |= {"synthesis_batch", "batch_size", "meta_feedforward", "meta_steps"}
     assert {key for values in settings.values() for key in values} <= sizes
 
 

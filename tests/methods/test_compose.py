@@ -121,6 +121,22 @@ def test_the_record_holds_all_settings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"student": "dense"}, 64),
+        ({"student": "co_boosting"}, 64),
+        ({"student": "dense", "student_settings": {"batch_size": 32}}, 32),
+        ({"student": "mosaic"}, None),
+    ],
+)
+def test_a_profiles_batch_size_reaches_the_students_that_have_one(values, expected) -> None:
+    config = ComposeConfig(batch_size=64, **values)
+    assert config.student_settings.get("batch_size") == expected
+    again = ComposeConfig.model_validate(config.model_dump(mode="json"))
+    assert again.student_settings == config.student_settings
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"images": "dens"}, "unknown images 'dens'; did you mean 'dense'"),

@@ -171,3 +171,8 @@ def test_the_clients_models_are_never_all_in_memory(
 
     monkeypatch.setattr(Materials, "ensemble", property(refuse))
     assert make().run().output.teacher is not None
+
+
+def test_only_images_to_learn_from_are_counted(make: Make) -> None:
+    counters = make(meta="none", images_pool="fresh").run().output.details["counters"]
+    assert counters["generated_images"] == counters["distilled_images"] == 96
