@@ -35,8 +35,8 @@ def _three(value: float) -> str:
 
 
 def figures_of(value: float, count: int = 3) -> str:
-    """Return a number in so many figures, whole from a thousand on."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{count}g}"
+    """Return a number in so many figures, whole numbers with all of theirs."""
+    return f"{value:,.0f}" if abs(value) >= 10**count else f"{value:.{count}g}"
 
 
 def seconds(value: float) -> str:
