@@ -35,8 +35,8 @@ def _three(value: float) -> str:
 
 
 def figures_of(value: float, count: int = 3) -> str:
-    """Return a number in so many figures, whole from a thousand on."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{count}g}"
+    """Return a number in so many figures, whole numbers with all of theirs."""
+    return f"{value:,.0f}" if abs(value) >= 10**count else f"{value:.{count}g}"
 
 
 def seconds(value: float) -> str:
@@ -65,12 +65,12 @@ def count_of(count: int, total: int, what: str) -> str:
 
 
 def spread_of(summary: Summary, form: Callable[[float], str]) -> str:
-    """Return a spread as its mean is written; nothing below a thousandth of the mean.
+    """Return a spread as its mean is written; nothing below half a percent of the mean.
 
     Bytes are the same for every seed but for the odd digit of a count: such a spread says
     nothing beside the mean.
     """
-    if not summary.sd or summary.sd < abs(summary.mean) / 1000:
+    if not summary.sd or summary.sd < abs(summary.mean) / 200:
         return ""
     spread = form(summary.sd)
     return "" if spread.startswith("<") else spread

@@ -8,8 +8,10 @@ that a later version adds becomes a column by itself.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +80,7 @@ def load(folder: Path) -> Results:
         manifest = store.manifest()
         records = store.records()
         rows = _rows(store, manifest, records)
+    problems += _damaged_files(folder, records)
     if not folder.is_dir():
         problems.append(f"there is no folder {folder}")
     elif not rows and not manifest.not_installed:
@@ -133,6 +136,40 @@ def _rows(
             shown = "" if stale else str(record.status)
             rows.append(_of_record(record, None, stale=stale, shown=shown))
     return rows
+
+
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+def _damaged_files(folder: Path, records: Sequence[Record]) -> list[str]:
+    """Name the files beside the records that are gone or not what was written.
+
+    Histories are compared by their checksums; of pictures, which are many and large, the
+    last bytes alone are looked at.
+    """
+    found = []
+    for record in records:
+        for name, checksum in record.files.items():
+            path = folder / record.run_id / name
+            try:
+                whole = _is_whole(path, checksum)
+            except OSError:
+                found.append(f"{record.run_id}/{name} is missing")
+                continue
+            if not whole:
+                found.append(
+                    f"{record.run_id}/{name} is damaged: it is shown in part, or not at all"
+                )
+    return found
+
+
+def _is_whole(path: Path, checksum: str) -> bool:
+    if path.suffix != ".png":
+        return hashlib.sha256(path.read_bytes()).hexdigest() == checksum
+    with path.open("rb") as opened:
+        opened.seek(0, os.SEEK_END)
+        opened.seek(max(opened.tell() - len(_PNG_END), 0))
+        return opened.read() == _PNG_END
 
 
 def _of_attempt(store: ExperimentStore, cell_id: str, cell: Cell) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,7 +95,8 @@ class Lines:
             axis.set_xlabel(self.x_title)
             axis.set_ylabel("test accuracy (%)")
             if self.ticks:
-                axis.set_xticks(range(len(self.ticks)), list(self.ticks))
+                names = [fill(tick.replace(",", ", "), 10) for tick in self.ticks]
+                axis.set_xticks(range(len(names)), names)
             else:
                 axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
                 axis.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -186,12 +186,14 @@ def _history(path: Path) -> dict[str, Any]:
     rows = read_history(path)
     curves: dict[str, list[list[float]]] = {}
     for row in rows:
-        client = row.get("client", "")
+        client, step = row.get("client", ""), row.get("step")
+        if not isinstance(step, float):
+            continue
         for name, value in row.items():
             if name in ("round", "step", "client") or not isinstance(value, float):
                 continue
             title = f"client {client:g}: {name}" if isinstance(client, float) else name
-            curves.setdefault(title, []).append([float(row["step"]), value])
+            curves.setdefault(title, []).append([step, value])
     return {name: _thin(points) for name, points in curves.items()}
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from report_lab import Lab
 
 from benchmark.store import Status
@@ -187,3 +190,28 @@ def test_reports_never_import_torch(lab: Lab) -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_damaged_files_beside_a_record_are_named_and_the_rest_is_shown(lab: Lab) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 90, dtype=np.uint8)).save(buffer, format="PNG")
+    grids = {f"grid-{name}.png": buffer.getvalue() for name in ("a", "b")}
+    for seed in range(3):
+        lab.add("distilling", seed, history=[0.1, 0.2], grids=grids)
+    folder = lab.plan()
+    first, second, third = load(folder).runs["run_id"]
+    (folder / first / "history.csv").write_text('round,accuracy\n0,0.5\n"unclosed')
+    (folder / first / "grid-a.png").write_bytes(grids["grid-a.png"][:40])
+    (folder / second / "history.csv").write_bytes(b"\x80\x81")
+    (folder / third / "history.csv").unlink()
+    report = write_report(folder)
+    damage = "is damaged: it is shown in part, or not at all"
+    assert set(report.notes) >= {
+        f"{first}/history.csv {damage}",
+        f"{first}/grid-a.png {damage}",
+        f"{second}/history.csv {damage}",
+        f"{third}/history.csv is missing",
+    }
+    assert (folder / "report" / "index.html").is_file()
+    assert (folder / "report" / "figures" / "samples.png").is_file()
+    assert report.tables["accuracy"]["done"].tolist() == [3]

@@ -281,6 +281,7 @@ def test_a_spread_that_says_nothing_is_not_printed() -> None:
     assert spread_of(summarize([1000.0, 2000.0]), size) == "707 B"
     assert figures_of(4161.4) == "4,161"
     assert figures_of(12.345) == "12.3"
+    assert figures_of(190.4, 2) == "190"
 
 
 def _many(lab: Lab) -> Report:
