@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,18 +123,13 @@ class Federation:
         return Spool(self._cache.scratch)
 
     def _client(self, info: ClientInfo, global_state: State) -> LocalClient:
-        def start() -> State:
-            # Cut out when it is needed: the slices of many clients are many models.
-            if self.scenario.homogeneous:
-                return global_state
-            sets = index_sets(self.task, self.width, info.width, info.window)
-            return slice_state(global_state, sets)
-
+        # Bound to what it reads alone: a closure over the federation would lead to all data.
+        full = None if self.scenario.homogeneous else self.width
         return LocalClient(
             info=info,
             task=self.task,
             samples=self.data.client(info.index, self._device),
-            start=start,
+            start=partial(_start, global_state, self.task, full, info),
             common=None if self.scenario.warmup.rounds else global_state,
             scenario=self.scenario,
             compute=self.compute,
@@ -321,3 +317,13 @@ def assign_widths(scenario: ScenarioSpec) -> list[Fraction]:
 def needs_width_one(scenario: ScenarioSpec) -> bool:
     """Return whether the scenario's model exists at width 1 only."""
     return scenario.model.family.startswith(TIMM_PREFIX)
+
+
+def _start(state: State, task: Task, full: Fraction | None, info: ClientInfo) -> State:
+    """Return what a client's training starts from: all of it, or its window where widths differ.
+
+    Cut out when it is needed: the slices of many clients are many models.
+    """
+    if full is None:
+        return state
+    return slice_state(state, index_sets(task, full, info.width, info.window))

@@ -43,9 +43,9 @@ class Traffic:
         Its tensors are read when the server looks at them: all clients' together may be
         more than fits into memory.
         """
-        self.upload_elements[round_index, client] = elements(message)
         where = f"upload of client {client} in round {round_index}"
         data = encode(message, where)
+        self.upload_elements[round_index, client] = elements(message)
         self.uploads[round_index, client] = account(message, data)
         return view(self.spool.put(data, round_index), Upload, where)
 
@@ -56,9 +56,9 @@ class Traffic:
         """
         if not message.parts and not message.values:
             return message
-        self.broadcast_elements[round_index, client] = elements(message)
         where = f"broadcast of client {client} in round {round_index}"
         data = encode(message, where)
+        self.broadcast_elements[round_index, client] = elements(message)
         self.broadcasts[round_index, client] = account(message, data)
         return decode(data, Broadcast, where)
 
