@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -48,8 +49,11 @@ def context(preload: Sequence[str]) -> ForkServerContext:
 
 def ensure_running() -> None:
     """Start the fork server if it is not running; returns at once, it imports meanwhile."""
-    with _starting, _blank_main(), _environment(_server_environment()), _deaf_to_ctrl_c():
-        multiprocessing.forkserver.ensure_running()
+    with _starting, _blank_main(), _environment(_server_environment()):
+        # Started first: it would open the ears that are closed for the fork server.
+        multiprocessing.resource_tracker.ensure_running()
+        with _deaf_to_ctrl_c():
+            multiprocessing.forkserver.ensure_running()
 
 
 def start(process: BaseProcess) -> None:
@@ -61,18 +65,16 @@ def start(process: BaseProcess) -> None:
 
 @contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Let the fork server, started inside, ignore Ctrl-C: it would print a traceback.
+    """Let the fork server, started inside, never hear Ctrl-C: it would print a traceback.
 
-    It ignores the signal from its first moment on, before Python's own handler is there.
+    It inherits a blocked signal, from its first moment on, before Python's own handler is
+    there. Here the signal waits, and is heard at the end: one that was ignored would be lost.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals can be set in the main thread only
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _server_environment() -> dict[str, str]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing.forkserver
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +16,7 @@ import psutil
 import pytest
 
 from benchmark.errors import UserError
-from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor
+from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor, forkserver
 from benchmark.executor.processes import describe_exit
 from benchmark.executor.worker import load_target
 from benchmark.store import Status
@@ -168,6 +170,31 @@ def test_peak_memory_is_that_of_the_job() -> None:
 def test_a_broken_pipe_does_not_end_the_job(tmp_path: Path) -> None:
     compute("talk_after_pipe_broke", {"file": str(tmp_path / "file")})
     assert (tmp_path / "file").read_text() == "survived"
+
+
+def test_ctrl_c_is_not_lost_while_the_fork_server_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted_start() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(multiprocessing.forkserver, "ensure_running", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        forkserver.ensure_running()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux's /proc")
+def test_the_fork_server_never_hears_ctrl_c() -> None:
+    # It ends with its starter: looked at before that.
+    script = (
+        "import multiprocessing.forkserver as server; from benchmark.executor import forkserver;"
+        "forkserver.ensure_running();"
+        "print(open(f'/proc/{server._forkserver._forkserver_pid}/status').read())"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    (blocked,) = (line for line in said.splitlines() if line.startswith("SigBlk"))
+    assert int(blocked.split()[1], 16) & (1 << (signal.SIGINT - 1))
 
 
 def test_ctrl_c_ends_the_job_yields_it_and_is_raised(tmp_path: Path) -> None:
