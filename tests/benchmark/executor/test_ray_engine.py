@@ -20,7 +20,9 @@ from benchmark.executor.ray_engine import RETRIES, RayExecutor  # noqa: E402
 from benchmark.grid import PRELOAD, TARGET, Options, execute  # noqa: E402
 from benchmark.store import Status, Store  # noqa: E402
 
-GRID: dict[str, Any] = {"methods": ["fedavg", "ensemble"], "seeds": [0, 1]}
+# Runs of some seconds: one that is over when word of it arrives could not be killed any more.
+LONG: dict[str, Any] = {"train_samples": 900, "epochs": 120}
+GRID: dict[str, Any] = {"methods": ["fedavg", "ensemble"], "seeds": [0, 1], **LONG}
 
 
 class Nodes:
@@ -57,21 +59,25 @@ def executor(nodes: Nodes, target: str = TARGET, **options: Any) -> RayExecutor:
 
 
 class Killer(Silent):
-    """Kills a node as soon as a run on each of them has said something."""
+    """Kills a node as soon as there is a run at work on each of them."""
 
     def __init__(self, nodes: Nodes) -> None:
         super().__init__()
         self.nodes = nodes
-        self.heard: set[str] = set()
+        self.at_work: set[str] = set()
         self.killed = False
 
     def progress(
         self, run: Any, phase: str, step: int, total: int, scalars: dict[str, float]
     ) -> None:
-        self.heard.add(run.spec.run_id)
-        if len(self.heard) == 2 and not self.killed:
+        self.at_work.add(run.spec.run_id)
+        if len(self.at_work) == 2 and not self.killed:
             self.killed = True
             self.nodes.kill_one()
+
+    def finished(self, run: Any, record: Any, seconds: float) -> None:
+        super().finished(run, record, seconds)
+        self.at_work.discard(run.spec.run_id)
 
 
 @pytest.mark.slow
@@ -99,7 +105,7 @@ def test_a_killed_node_costs_no_record(nodes: Nodes, tmp_path: Path, ship: bool)
 @pytest.mark.slow
 def test_clients_are_tasks_of_their_own(nodes: Nodes, tmp_path: Path) -> None:
     """One run on two nodes: the other node trains clients of it."""
-    one = {"methods": ["fedavg"], "clients": 6, "train_samples": 900, "epochs": 120}
+    one = {"methods": ["fedavg"], "clients": 6, **LONG}
     # Both nodes have their processes ready, else the run is over before the other one begins.
     warm = executor(nodes, "executor_targets:double", preload=PRELOAD)
     assert len(list(warm.run([Job(str(n) * 16, {"number": n}) for n in range(2)]))) == 2
