@@ -58,6 +58,12 @@ def executor(nodes: Nodes, target: str = TARGET, **options: Any) -> RayExecutor:
     return RayExecutor(target, address=nodes.cluster.address, **options)
 
 
+def warm_up(nodes: Nodes) -> None:
+    """Have processes ready on both nodes: else one has done all before the other begins."""
+    warm = executor(nodes, "executor_targets:double", preload=PRELOAD)
+    assert len(list(warm.run([Job(str(n) * 16, {"number": n}) for n in range(2)]))) == 2
+
+
 class Killer(Silent):
     """Kills a node as soon as there is a run at work on each of them."""
 
@@ -88,6 +94,7 @@ def test_a_killed_node_costs_no_record(nodes: Nodes, tmp_path: Path, ship: bool)
     results = tmp_path / "ray"
     experiment, runs = planned(**GRID)
     listener = Killer(nodes)
+    warm_up(nodes)
     result = execute(
         experiment,
         runs,
@@ -106,9 +113,7 @@ def test_a_killed_node_costs_no_record(nodes: Nodes, tmp_path: Path, ship: bool)
 def test_clients_are_tasks_of_their_own(nodes: Nodes, tmp_path: Path) -> None:
     """One run on two nodes: the other node trains clients of it."""
     one = {"methods": ["fedavg"], "clients": 6, **LONG}
-    # Both nodes have their processes ready, else the run is over before the other one begins.
-    warm = executor(nodes, "executor_targets:double", preload=PRELOAD)
-    assert len(list(warm.run([Job(str(n) * 16, {"number": n}) for n in range(2)]))) == 2
+    warm_up(nodes)
     serial, results = tmp_path / "serial", tmp_path / "ray"
     run_grid(serial, **one)
     experiment, runs = planned(**one)
