@@ -104,9 +104,10 @@ class OwnClass(nn.Module):
     """Each expert speaks for its own class: in place of a meta model (ours).
 
     An expert is made by the clients that hold its class, weighted by how much of it they
-    hold. What it says of other classes is said by clients chosen for another reason, and
-    both a mean over experts and the published meta model, which does not know which expert
-    said what, let that drown the one answer which counts.
+    hold; what it says of other classes is said by clients chosen for another reason. The
+    published meta model does not know which expert said what, this one knows nothing else.
+    On garments it came out above a mean over experts on the one seed where both were run,
+    and above the published meta model on one of three.
     """
 
     def forward(self, logits: Tensor) -> Tensor:
