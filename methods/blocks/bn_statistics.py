@@ -10,10 +10,35 @@ sums or averages over them.
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
+
+
+class _ChannelMoments(torch.autograd.Function):
+    """Mean and biased variance [C] of each channel of [B, C, H, W], in two sweeps each way.
+
+    Mathematically ``torch.var_mean(inputs, (0, 2, 3), correction=0)``, which on a CPU takes
+    seven times as long forward, and six sweeps over the activations backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        mean = inputs.mean((0, 2, 3), keepdim=True)
+        variance = (inputs - mean).square_().mean((0, 2, 3))
+        ctx.save_for_backward(inputs, mean)
+        return mean.flatten(), variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> Tensor:
+        inputs, mean = ctx.saved_tensors
+        slope = (2 * of_variance / (inputs.numel() // inputs.shape[1])).view_as(mean)
+        level = (of_mean / (inputs.numel() // inputs.shape[1])).view_as(mean)
+        return torch.addcmul(level - slope * mean, inputs, slope)
 
 
 def layer_distance(inputs: Tensor, layer: nn.BatchNorm2d) -> Tensor:
@@ -40,7 +65,7 @@ def layer_distance(inputs: Tensor, layer: nn.BatchNorm2d) -> Tensor:
         raise ValueError("a BatchNorm2d layer keeps no running statistics to compare with")
     if inputs.dtype in (torch.float16, torch.bfloat16):
         inputs = inputs.float()
-    variance, mean = torch.var_mean(inputs, dim=(0, 2, 3), correction=0)
+    mean, variance = _ChannelMoments.apply(inputs)
     # vector_norm has subgradient 0 at 0, where a hand-written sqrt(sum of squares) has NaN.
     of_mean: Tensor = torch.linalg.vector_norm(layer.running_mean - mean)
     of_variance: Tensor = torch.linalg.vector_norm(layer.running_var - variance)

@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.blocks.bn_statistics import BatchNormStatistics, bn_statistics_loss
+from methods.blocks.bn_statistics import (
+    BatchNormStatistics,
+    _ChannelMoments,
+    bn_statistics_loss,
+)
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -146,3 +150,22 @@ def test_running_statistics_stay_untouched_and_no_batch_norm_means_zero() -> Non
 def test_unusable_layers_are_refused(model: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BatchNormStatistics(model)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_moments_and_their_gradient_are_those_of_var_mean(layout: torch.memory_format) -> None:
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.randn((5, 3, 4, 6), generator=random, dtype=torch.float64) * 2 + 100
+    drawn = drawn.contiguous(memory_format=layout)
+    pull = torch.randn((2, 3), generator=random, dtype=torch.float64)
+    answers = []
+    for moments in (
+        _ChannelMoments.apply,
+        lambda x: torch.var_mean(x, (0, 2, 3), correction=0)[::-1],
+    ):
+        images = drawn.clone().requires_grad_()
+        both = torch.stack(moments(images))
+        (both * pull).sum().backward()
+        answers.append((both.detach(), images.grad))
+    for ours, theirs in zip(*answers, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
