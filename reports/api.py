@@ -21,16 +21,27 @@ from reports.grid import Grid, build_grid
 from reports.load import Results, load
 from reports.notes import footnotes, notes, reasons
 from reports.page import PAGE_NAME, page_text
-from reports.parts import parts_frame, parts_table
+from reports.parts import parts_frame, parts_table, traffic_frame
 from reports.scores import score_frame, score_table
 from reports.table import Table
 
 FOLDER = "report"
 """Name of the report's folder in the experiment's."""
 
-_NOT_IN_CSV = ("confusion", "split_counts", "split_widths", "class_names", "elements")
+_NOT_IN_CSV = (
+    *("confusion", "split_counts", "split_widths", "class_names", "elements", "client_parts"),
+)
 _NOT_IN_CSV_ENDINGS = (".by_client", ".by_class")
-_OPTIONAL = ("ablations", "scaling", "widths", "parts", "generation", "generators", "classes")
+_OPTIONAL = (
+    "ablations",
+    "scaling",
+    "widths",
+    "parts",
+    "traffic",
+    "generation",
+    "generators",
+    "classes",
+)
 _ALWAYS = ("runs", "accuracy", "communication", "comparisons")
 """CSV files that are there even if they hold nothing but their headers."""
 
@@ -48,8 +59,9 @@ class Report:
     tables : mapping of str to pandas.DataFrame
         Raw tables: ``runs`` (a row a run), ``accuracy``, ``communication`` and ``generation``
         (a row a cell), ``comparisons`` (a row a pair of methods), ``ablations`` (a row a
-        configuration and scenario), ``parts`` (a row a part of the traffic), ``generators``
-        and ``classes`` (a row a run and client, or class, of generated images).
+        configuration and scenario), ``parts`` (a row a part of the traffic), ``traffic`` (a row a
+        client and part), ``generators`` and ``classes`` (a row a run and client, or class, of
+        generated images).
     rendered : mapping of str to Table
         Tables as they are printed: ``accuracy``, ``communication`` and ``parts``; where the
         experiment has them, ``ablations``, ``scaling``, ``widths``, ``generation``,
@@ -138,6 +150,7 @@ def _frames(results: Results, grid: Grid) -> dict[str, pd.DataFrame]:
         "comparisons": comparison_frame(grid),
         "ablations": ablation_frame(grid),
         "parts": parts_frame(grid),
+        "traffic": traffic_frame(grid),
         "generation": generation_frame(grid),
         "generators": client_frame(grid),
         "classes": class_frame(grid),

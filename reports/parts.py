@@ -158,6 +158,30 @@ def parts_frame(grid: Grid) -> pd.DataFrame:
     return pd.DataFrame.from_records(rows)
 
 
+def traffic_frame(grid: Grid) -> pd.DataFrame:
+    """Return one row for each cell, client, direction and part: the first finished run's bytes.
+
+    Over all rounds, without warm-up. Records that don't tell parts of clients apart have no rows.
+    """
+    rows = []
+    for scenario in grid.scenarios:
+        for row, cell in grid.column(scenario):
+            run = next((one for one in cell.runs if one["shown"] == DONE), None)
+            if run is not None:
+                facts = _place(cell_facts(grid, row, scenario), run)
+                rows += [facts | entry for entry in client_entries(run)]
+    return pd.DataFrame.from_records(rows)
+
+
+def client_entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield ``client``, ``direction``, ``part`` and ``bytes`` of all that a run sent."""
+    told: list[Mapping[str, Mapping[str, int]]] = json.loads(run.get("client_parts") or "[]")
+    for client, booked in enumerate(told):
+        for direction in DIRECTIONS:
+            for part, count in booked.get(direction, {}).items():
+                yield {"client": client, "direction": direction, "part": part, "bytes": count}
+
+
 def _place(facts: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     left_out = ("planned", "done", "statuses", "differs_in", "run_ids")
     kept = {name: value for name, value in facts.items() if name not in left_out}

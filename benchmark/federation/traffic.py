@@ -67,7 +67,10 @@ class Traffic:
         return _total(self.uploads), _total(self.broadcasts)
 
     def summary(self, clients: int) -> dict[str, Any]:
-        """Return the record's account: totals, per client, per round and part, and numbers sent."""
+        """Return the record's account: totals, by client and part, by round and part, and numbers.
+
+        Rounds, clients and parts all at once would make the record grow with their product.
+        """
         up, down = self.totals()
         rounds = sorted({key[0] for key in (*self.uploads, *self.broadcasts)})
         return {
@@ -78,14 +81,18 @@ class Traffic:
                     "client": client,
                     "up": _total(self.uploads, client=client),
                     "down": _total(self.broadcasts, client=client),
+                    "parts": {
+                        "up": _parts(self.uploads, client=client),
+                        "down": _parts(self.broadcasts, client=client),
+                    },
                 }
                 for client in range(clients)
             ],
             "per_round": [
                 {
                     "round": index,
-                    "up": _parts(self.uploads, index),
-                    "down": _parts(self.broadcasts, index),
+                    "up": _parts(self.uploads, round_index=index),
+                    "down": _parts(self.broadcasts, round_index=index),
                 }
                 for index in rounds
             ],
@@ -107,10 +114,13 @@ def _total(book: Book, client: int | None = None) -> int:
     )
 
 
-def _parts(book: Book, round_index: int) -> dict[str, int]:
+def _parts(
+    book: Book, *, round_index: int | None = None, client: int | None = None
+) -> dict[str, int]:
+    """Return bytes by part, of one round or of one client."""
     sums: dict[str, int] = defaultdict(int)
-    for (index, _), parts in book.items():
-        if index == round_index:
+    for (index, who), parts in book.items():
+        if round_index in (None, index) and client in (None, who):
             for part, count in parts.items():
                 sums[part] += count
     return dict(sorted(sums.items()))

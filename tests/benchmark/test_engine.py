@@ -125,6 +125,9 @@ def test_communication_equals_the_closed_form(documents: dict[str, dict[str, Any
     for entry, upload in zip(account["per_client"], uploads, strict=True):
         assert entry["up"] == 3 * upload
         assert entry["down"] == 2 * down
+        for way in ("up", "down"):
+            assert sum(entry["parts"][way].values()) == entry[way]
+        assert entry["parts"]["up"]["model"] == 3 * model
     assert account["up"] == 3 * sum(uploads)
     assert account["warmup"] == {"rounds": 1, "up": sum(uploads), "down": 2 * down}
     assert account["total_up"] == account["up"] + sum(uploads)

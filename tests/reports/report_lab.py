@@ -209,8 +209,14 @@ def _communication(up: int, warmup_up: int) -> dict[str, Any]:
         "up": up,
         "down": 0,
         "per_client": [
-            {"client": 0, "up": up - up // 4, "down": 0},
-            {"client": 1, "up": up // 4, "down": 0},
+            {
+                **{"client": 0, "up": up - up // 4, "down": 0},
+                "parts": {"up": {"header": 32, "model": up - up // 4 - 32} if up else {}},
+            },
+            {
+                **{"client": 1, "up": up // 4, "down": 0},
+                "parts": {"up": {"header": 32, "model": up // 4 - 32} if up else {}},
+            },
         ],
         "per_round": [{"round": 0, "up": {"model": model, "header": 64} if up else {}, "down": {}}],
         "elements": {

@@ -179,6 +179,16 @@ def test_bytes_by_part_stand_beside_their_closed_form(lab: Lab) -> None:
     assert not any("closed form" in note for note in report.notes)
 
 
+def test_bytes_of_each_client_and_part_are_written(lab: Lab) -> None:
+    lab.add("averaging", 0, up=1065)
+    report = write_report(lab.plan(), figures=False)
+    written = pd.read_csv(report.folder / "traffic.csv")
+    sent = written.pivot_table(index="client", columns="part", values="bytes")
+    assert sent.to_numpy().tolist() == [[32, 767], [32, 234]]
+    assert list(sent.columns) == ["header", "model"]
+    assert set(written["direction"]) == {"up"}
+
+
 def test_bytes_that_are_not_those_of_the_closed_form_are_found(lab: Lab) -> None:
     lab.add("averaging", 0)
     lab.plan()
