@@ -132,7 +132,7 @@ def main(
     gpu: str | None = None,
 ) -> None:
     """Compute one job in this process and send how it ended; called by an executor."""
-    _watch_parent()
+    watch_parent()
     if gpu is not None:
         # Read when CUDA is first used, which the fork server never does.
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -217,7 +217,7 @@ def _set_up(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
-def _watch_parent() -> None:
+def watch_parent() -> None:
     """End this process, and all it started, as soon as its caller or its fork server is gone."""
     caller, server = parent_process(), os.getppid()
     if caller is None:

@@ -11,6 +11,7 @@ from typing import Any, Self
 from benchmark.environment import peak_memory_bytes
 from benchmark.errors import UserError
 from benchmark.executor import forkserver
+from benchmark.executor.worker import watch_parent
 
 INTERVAL = 0.005
 """Seconds between two looks at this process's memory."""
@@ -114,6 +115,8 @@ def in_child(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _answer(sender: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    # A point can take minutes: it must not outlive a script that was stopped.
+    watch_parent()
     try:
         answer = (True, work(*arguments))
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent is to say it
