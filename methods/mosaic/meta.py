@@ -17,6 +17,18 @@ from torch import Tensor, nn
 
 from methods.mosaic.settings import MetaSettings
 
+ATTENTION = 2**25
+"""Attention weights (examples x heads x experts x experts) computed together."""
+
+
+def examples_together(num_classes: int, num_experts: int) -> int:
+    """Return how many examples the meta model reads at once, at least 1.
+
+    Each of C heads weighs E·E pairs of experts, and each of E tokens has 10·C entries: with 200
+    classes an example takes 40 MB.
+    """
+    return max(1, ATTENTION // (num_classes * num_experts * num_experts))
+
 
 class MetaTransformer(nn.Module):
     """From expert logits [B, E, C] to logits [B, C].
@@ -71,7 +83,16 @@ class MetaTransformer(nn.Module):
             self._initialise(random)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Return logits [B, C] from expert logits [B, E, C]."""
+        """Return logits [B, C] from expert logits [B, E, C].
+
+        Where no gradients are recorded many examples are read in pieces, to bound memory.
+        """
+        size = examples_together(self.num_classes, logits.shape[1])
+        if torch.is_grad_enabled() or len(logits) <= size:
+            return self._answer(logits)
+        return torch.cat([self._answer(part) for part in torch.split(logits, size)])
+
+    def _answer(self, logits: Tensor) -> Tensor:
         tokens = self.fc_expand(logits)
         if self.expert_embedding is not None:
             tokens = tokens + self.expert_embedding

@@ -18,12 +18,9 @@ from torch.optim import Adam
 from benchmark.errors import DivergedError
 from benchmark.seeds import seeded_global
 from methods.mosaic.experts import Experts
-from methods.mosaic.meta import MetaTransformer
+from methods.mosaic.meta import MetaTransformer, examples_together
 from methods.mosaic.prototypes import Prototypes
 from methods.mosaic.settings import MetaSettings
-
-ATTENTION = 2**25
-"""Attention weights (batch x heads x experts x experts) computed together in training."""
 
 MetaBatch = tuple[Tensor, Tensor]
 """Expert logits [B, E, C] and labels [B]."""
@@ -176,11 +173,9 @@ class TrainedMeta:
 def _backward(meta: MetaTransformer, logits: Tensor, labels: Tensor) -> Tensor:
     """Add the gradients of the mean cross-entropy of a batch; return the loss, a scalar.
 
-    Each of C heads weighs E·E pairs of experts for every example: with 200 classes one such
-    tensor takes 4 GB for a batch of 128. Such a batch is taken in pieces.
+    A batch that takes too much memory is taken in pieces.
     """
-    experts = logits.shape[1]
-    size = max(1, ATTENTION // (meta.num_classes * experts * experts))
+    size = examples_together(meta.num_classes, logits.shape[1])
     if len(labels) <= size:
         whole = F.cross_entropy(meta(logits), labels)
         torch.autograd.backward(whole)

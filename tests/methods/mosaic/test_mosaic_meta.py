@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.errors import DivergedError
+from methods.mosaic import meta as meta_model
 from methods.mosaic import meta_training
 from methods.mosaic.experts import LogitExperts, MosaicTeacher
 from methods.mosaic.meta import MetaTransformer, OwnClass, make_meta
@@ -296,8 +297,8 @@ def test_a_batch_in_pieces_has_the_gradients_of_the_whole(monkeypatch: pytest.Mo
     labels = torch.randint(0, 4, (7,), generator=random)
     calls: list[int] = []
     found = []
-    for attention in (meta_training.ATTENTION, 2 * 4 * 4 * 4):
-        monkeypatch.setattr(meta_training, "ATTENTION", attention)
+    for attention in (meta_model.ATTENTION, 2 * 4 * 4 * 4):
+        monkeypatch.setattr(meta_model, "ATTENTION", attention)
         meta = MetaTransformer(4, torch.Generator().manual_seed(1), dropout=0.0, feedforward=8)
         meta.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
         loss = meta_training._backward(meta, logits, labels)
@@ -305,3 +306,21 @@ def test_a_batch_in_pieces_has_the_gradients_of_the_whole(monkeypatch: pytest.Mo
     assert calls == [7, 2, 2, 2, 1]
     for whole, pieces in zip(*found, strict=True):
         torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_many_examples_are_read_in_pieces_without_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meta = make_meta(4, 4, MetaSettings(feedforward=16), stream()).eval()
+    logits = torch.randn(7, 4, 4, generator=stream())
+    sizes: list[int] = []
+    meta.transformer.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    answers = []
+    for attention in (meta_model.ATTENTION, 2 * 4 * 4 * 4):
+        monkeypatch.setattr(meta_model, "ATTENTION", attention)
+        with torch.no_grad():
+            answers.append(meta(logits))
+    assert sizes == [7, 2, 2, 2, 1]
+    torch.testing.assert_close(*answers)
+    assert meta(logits.requires_grad_()).requires_grad
+    assert sizes[-1] == 7
