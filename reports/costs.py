@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.formats import operations, seconds, size, spread_of
 from reports.grid import Grid, GridCell
-from reports.scores import cell_facts, summary_columns
+from reports.scores import cell_facts, incomplete_cells, summary_columns
 from reports.table import Cell, Row, Table
 
 _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
@@ -32,6 +32,8 @@ def cost_table(grid: Grid) -> Table:
         place = ", ".join(grid.axes.header(scenario))
         for row, cell in grid.column(scenario):
             cells = tuple(_cell(cell, column, form) for column, _, form in _COLUMNS)
+            if not cell.complete:
+                cells = incomplete_cells(cell, len(_COLUMNS))
             label = row.label
             if place and row.reference:
                 label = f"{row.label} (reference)"

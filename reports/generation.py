@@ -9,7 +9,7 @@ import pandas as pd
 from reports.formats import figures_of, percent, spread_of
 from reports.grid import Grid, GridCell
 from reports.measures import GENERATION
-from reports.scores import cell_facts, summary_columns
+from reports.scores import cell_facts, incomplete_cells, summary_columns
 from reports.table import Cell, Row, Table
 
 FEW = "‡"
@@ -55,6 +55,10 @@ def generation_table(grid: Grid) -> Table | None:
         place = ", ".join(grid.axes.header(scenario))
         for row, cell in grid.column(scenario):
             if not any(run.get("extractors") for run in cell.runs):
+                continue
+            if not cell.complete:
+                cells = list(incomplete_cells(cell, len(columns)))
+                rows.append(Row(place or row.group, row.label, tuple(cells), row.reference))
                 continue
             cells = [_cell(cell, column, form) for column, _, form in _USEFUL]
             cells += [

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from reports.formats import MISSING, figures_of, spread_of
+from reports.formats import figures_of, spread_of
 from reports.generation import extractors
 from reports.grid import Grid, GridCell
 from reports.load import DONE
-from reports.scores import cell_facts, problems
+from reports.scores import cell_facts, incomplete_cells
 from reports.statistics import summarize
 from reports.table import Cell, Row, Table
 
@@ -38,6 +38,8 @@ def client_table(grid: Grid) -> Table | None:
     rows = []
     for scenario, row, cell in _measured(grid, "by_client"):
         cells = [one for name in extractors(grid) for one in _client_cells(cell, name)]
+        if not cell.complete:
+            cells = list(incomplete_cells(cell, len(cells)))
         place = ", ".join(grid.axes.header(scenario))
         rows.append(Row(place or row.group, row.label, tuple(cells), row.reference))
     title = "Clients' generators: Fréchet distance ÷ that of real test images"
@@ -55,8 +57,6 @@ def _client_cells(cell: GridCell, name: str) -> Iterator[Cell]:
 
 
 def _mean_cell(cell: GridCell, found: Sequence[Sequence[float | None]], how: Any) -> Cell:
-    if not cell.complete:
-        return Cell(problems(cell), muted=True)
     if len(found) < len(cell.runs):
         return Cell(muted=True)
     refused = sum(value is None for values in found for value in values)
@@ -84,8 +84,8 @@ def class_table(grid: Grid) -> Table | None:
             for label in range(len(names)):
                 values = [[(entries[label] or {}).get("fid_ratio")] for entries in found]
                 cells.append(_mean_cell(cell, values, max))
-        if all(one.muted for one in cells):
-            cells = [one if one.main == MISSING else Cell("few", muted=True) for one in cells]
+        if not cell.complete:
+            cells = list(incomplete_cells(cell, len(cells)))
         place = ", ".join(grid.axes.header(scenario))
         rows.append(Row(place or row.group, row.label, tuple(map(_short, cells)), row.reference))
     columns = [(extractor, name) for extractor in extractors(grid) for name in names]

@@ -114,6 +114,11 @@ def problems(cell: GridCell) -> str:
     )
 
 
+def incomplete_cells(cell: GridCell, count: int) -> tuple[Cell, ...]:
+    """Return what stands in a row's ``count`` columns where runs are not done: why, then dashes."""
+    return (Cell(problems(cell), muted=True), *(Cell(muted=True) for _ in range(count - 1)))
+
+
 def cell_facts(grid: Grid, row: RowKey, scenario: tuple[str, ...]) -> dict[str, Any]:
     """Return what every raw table says of a cell: its place, its runs and what became of them."""
     cell = grid.cells[row, scenario]
