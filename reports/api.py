@@ -12,7 +12,14 @@ from benchmark.store.files import make_folder, write_text
 from reports import latex, markdown
 from reports.ablations import ablation_frame, ablation_table
 from reports.along import along_tables
-from reports.comparisons import Ranks, comparison_frame, rank_methods
+from reports.comparisons import (
+    LEAST_BLOCKS,
+    Ranks,
+    best_table,
+    block_kind,
+    comparison_frame,
+    rank_methods,
+)
 from reports.costs import cost_frame, cost_table, with_costs
 from reports.formats import probability
 from reports.generation import generation_frame, generation_table
@@ -21,7 +28,13 @@ from reports.grid import Grid, build_grid
 from reports.load import Results, load
 from reports.notes import footnotes, notes, reasons
 from reports.page import PAGE_NAME, page_text
-from reports.parts import parts_frame, parts_table, traffic_frame
+from reports.parts import (
+    client_entries,
+    parts_frame,
+    parts_table,
+    round_entries,
+    traffic_frame,
+)
 from reports.scores import score_frame, score_table
 from reports.table import Table
 
@@ -30,17 +43,12 @@ FOLDER = "report"
 
 _NOT_IN_CSV = (
     *("confusion", "split_counts", "split_widths", "class_names", "elements", "client_parts"),
+    "round_parts",
 )
 _NOT_IN_CSV_ENDINGS = (".by_client", ".by_class")
 _OPTIONAL = (
-    "ablations",
-    "scaling",
-    "widths",
-    "parts",
-    "traffic",
-    "generation",
-    "generators",
-    "classes",
+    *("ablations", "scaling", "widths", "parts", "traffic", "rounds", "generation", "generators"),
+    *("classes", "against_best"),
 )
 _ALWAYS = ("runs", "accuracy", "communication", "comparisons")
 """CSV files that are there even if they hold nothing but their headers."""
@@ -60,12 +68,12 @@ class Report:
         Raw tables: ``runs`` (a row a run), ``accuracy``, ``communication`` and ``generation``
         (a row a cell), ``comparisons`` (a row a pair of methods), ``ablations`` (a row a
         configuration and scenario), ``parts`` (a row a part of the traffic), ``traffic`` (a row a
-        client and part), ``generators`` and ``classes`` (a row a run and client, or class, of
-        generated images).
+        client and part), ``rounds`` (a row a round and part), ``generators`` and
+        ``classes`` (a row a run and client, or class, of generated images).
     rendered : mapping of str to Table
         Tables as they are printed: ``accuracy``, ``communication`` and ``parts``; where the
-        experiment has them, ``ablations``, ``scaling``, ``widths``, ``generation``,
-        ``generators`` and ``classes``.
+        experiment has them, ``ablations``, ``scaling``, ``widths``, ``against_best``,
+        ``generation``, ``generators`` and ``classes``.
     notes : tuple of str
         How the tables were made and what they rest on; what was found damaged.
     reasons : tuple of str
@@ -115,7 +123,7 @@ def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
         ranks = rank_methods(grid)
         make_folder(folder)
         contents = {**_csv_texts(tables), **_page_texts(rendered, grid, said, why)}
-        contents["comparisons.md"] = _comparison_page(ranks)
+        contents["comparisons.md"] = _comparison_page(grid, ranks)
         for name, text in contents.items():
             files.append(folder / name)
             _write_if_changed(folder / name, text)
@@ -150,7 +158,8 @@ def _frames(results: Results, grid: Grid) -> dict[str, pd.DataFrame]:
         "comparisons": comparison_frame(grid),
         "ablations": ablation_frame(grid),
         "parts": parts_frame(grid),
-        "traffic": traffic_frame(grid),
+        "traffic": traffic_frame(grid, client_entries),
+        "rounds": traffic_frame(grid, round_entries),
         "generation": generation_frame(grid),
         "generators": client_frame(grid),
         "classes": class_frame(grid),
@@ -163,6 +172,7 @@ def _rendered(grid: Grid) -> dict[str, Table]:
         with_costs(score_table(grid), grid),
         ablation_table(grid),
         *along_tables(grid),
+        best_table(grid),
         cost_table(grid),
         parts_table(grid),
         generation_table(grid),
@@ -205,14 +215,14 @@ def _remove_former(folder: Path, contents: Mapping[str, str]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _comparison_page(ranks: Ranks | str) -> str:
+def _comparison_page(grid: Grid, ranks: Ranks | str) -> str:
     lines = [
         "# Methods against each other",
         "",
         "Every pair of methods, on every scenario and over all: `comparisons.csv`. Differences "
         "are paired over shared splits; p values are also Holm-corrected over the pairs of a "
-        "scenario; over all scenarios the interval is a hierarchical bootstrap's (datasets, "
-        "then splits).",
+        "scenario; over all scenarios interval and p are a hierarchical bootstrap's (blocks, then "
+        f"splits; a block is a {block_kind(grid)}; no p below {LEAST_BLOCKS} blocks).",
         "",
     ]
     if isinstance(ranks, str):
@@ -227,6 +237,8 @@ def _comparison_page(ranks: Ranks | str) -> str:
         *(f"| {label} | {rank:.2f} |" for label, rank in ranks.mean.items()),
         "",
     ]
+    if ranks.left_out:
+        lines += [f"Not ranked, not complete: {'; '.join(ranks.left_out)}.", ""]
     return "\n".join(lines)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from reports.formats import probability
 from reports.grid import Grid, Split
+from reports.scores import problems
 from reports.statistics import (
     LEVEL,
     hierarchical_bootstrap,
@@ -22,6 +24,7 @@ from reports.statistics import (
     signed_rank,
     summarize,
 )
+from reports.table import Cell, Row, Table
 
 ALL = "all scenarios"
 """Where a comparison over all scenarios stands in the table."""
@@ -50,8 +53,8 @@ def comparison_frame(grid: Grid) -> pd.DataFrame:
     Differences are ``first - second`` in accuracy over shared splits. ``p_t`` is the paired
     t test's, ``p_wilcoxon`` the exact signed-rank test's, both also Holm-corrected over the
     pairs of one scenario; ``least_p_wilcoxon`` is what that many pairs can reach. Over all
-    scenarios the interval is a hierarchical bootstrap's: datasets, then splits. References
-    and incomplete cells don't take part.
+    scenarios interval and ``p_bootstrap`` are a hierarchical bootstrap's: blocks (``block``
+    says of what), then splits. References and incomplete cells don't take part.
     """
     scores = complete_scores(grid)
     rows: list[dict[str, Any]] = []
@@ -85,12 +88,17 @@ def _pairs(values: Mapping[str, Mapping[Split, float]], place: str) -> list[dict
                 "least_p_wilcoxon": least_signed_rank_p(found.n),
             }
         )
-    for name in ("p_t", "p_wilcoxon"):
+    _correct(rows, "p_t", "p_wilcoxon")
+    return rows
+
+
+def _correct(rows: Sequence[dict[str, Any]], *names: str) -> None:
+    """Put Holm's corrected values beside the p values of a family of tests."""
+    for name in names:
         tested = [row for row in rows if row[name] is not None]
         p_values: list[float] = [row[name] for row in tested]
         for row, corrected in zip(tested, holm(p_values), strict=True):
             row[f"{name}_holm"] = corrected
-    return rows
 
 
 def _overall(
@@ -109,7 +117,7 @@ def _overall(
         if not blocks:
             continue
         mean = math.fsum(summarize(block).mean for block in blocks.values()) / len(blocks)
-        low, high = hierarchical_bootstrap(list(blocks.values()), rng)
+        low, high, p = hierarchical_bootstrap(list(blocks.values()), rng)
         rows.append(
             {
                 "scenario": ALL,
@@ -117,12 +125,57 @@ def _overall(
                 "second": second,
                 "pairs": sum(map(len, blocks.values())),
                 "blocks": len(blocks),
+                "block": block_kind(grid),
                 "difference": mean,
                 "ci95_low": low,
                 "ci95_high": high,
+                # Resamples of one block always agree on its side of zero: no test.
+                "p_bootstrap": p if len(blocks) >= LEAST_BLOCKS else None,
             }
         )
+    _correct(rows, "p_bootstrap")
     return rows
+
+
+def block_kind(grid: Grid) -> str:
+    """Return what a block is: a dataset, or a scenario of the only one (they share data)."""
+    return "dataset" if "dataset" in grid.axes.shown else "scenario of one dataset"
+
+
+def best_table(grid: Grid) -> Table | None:
+    """Return every method's difference to the best of its scenario; ``None`` without pairs.
+
+    Rows are scenario after scenario, differences in percentage points over shared splits. Holm's
+    correction is over all pairs of the scenario, not only those with the best.
+    """
+    rows = []
+    for scenario, values in complete_scores(grid).items():
+        place = ", ".join(grid.axes.header(scenario))
+        means = {label: summarize(list(found.values())).mean for label, found in values.items()}
+        best = max(means, key=means.__getitem__, default="")
+        for pair in _pairs(values, place):
+            if best in (pair["first"], pair["second"]):
+                other = pair["second"] if pair["first"] == best else pair["first"]
+                rows.append(Row(place, other, _against(pair, best)))
+    columns = [(name,) for name in ("best", "difference", "splits", "95 % interval")]
+    columns += [("p, t",), ("p, t, Holm",), ("p, signed rank",)]
+    title = "Difference to the best method, percentage points"
+    return Table("against_best", title, tuple(columns), tuple(rows)) if rows else None
+
+
+def _against(pair: Mapping[str, Any], best: str) -> tuple[Cell, ...]:
+    turn = -1 if pair["first"] == best else 1
+    ends = [pair["ci95_low"], pair["ci95_high"]]
+    interval = Cell(muted=True)
+    if None not in ends:
+        low, high = sorted(100 * turn * end for end in ends)
+        interval = Cell(f"{low:.2f} to {high:.2f}")
+    tests = [pair.get(name) for name in ("p_t", "p_t_holm", "p_wilcoxon")]
+    return (
+        *(Cell(best), Cell(f"{100 * turn * pair['difference']:.2f}"), Cell(str(pair["pairs"]))),
+        interval,
+        *(Cell(muted=True) if p is None else Cell(probability(p)) for p in tests),
+    )
 
 
 def _block(grid: Grid, scenario: tuple[str, ...]) -> str:
@@ -147,6 +200,8 @@ class Ranks:
         Nemenyi's p value of every pair, methods by methods.
     blocks : int
         Number of datasets.
+    left_out : tuple of str
+        Methods that were not ranked, each with the reason.
     """
 
     mean: pd.Series[float]
@@ -154,6 +209,7 @@ class Ranks:
     critical_difference: float
     p_nemenyi: pd.DataFrame
     blocks: int
+    left_out: tuple[str, ...] = ()
 
 
 def rank_methods(grid: Grid) -> Ranks | str:
@@ -164,6 +220,7 @@ def rank_methods(grid: Grid) -> Ranks | str:
     """
     scores = complete_scores(grid)
     labels = [label for label in _labels(scores) if all(label in v for v in scores.values())]
+    left_out = _left_out(grid, labels)
     sums: dict[str, dict[str, list[float]]] = {}
     for scenario, values in scores.items():
         block = sums.setdefault(_dataset(grid, scenario), {})
@@ -173,6 +230,7 @@ def rank_methods(grid: Grid) -> Ranks | str:
         return (
             f"No ranks: {len(labels)} methods complete on {len(sums)} datasets; Friedman's test "
             f"needs {LEAST_BLOCKS} of both."
+            + (f" Not complete: {'; '.join(left_out)}." if left_out else "")
         )
     table = pd.DataFrame(
         {
@@ -180,7 +238,20 @@ def rank_methods(grid: Grid) -> Ranks | str:
             for label in labels
         }
     )
-    return friedman_nemenyi(table)
+    return replace(friedman_nemenyi(table), left_out=left_out)
+
+
+def _left_out(grid: Grid, ranked: Sequence[str]) -> tuple[str, ...]:
+    """Name every method that is not ranked, and what is wrong with the first cell that is not."""
+    said: dict[str, str] = {}
+    for scenario in grid.scenarios:
+        for row, cell in grid.column(scenario):
+            if row.reference or row.label in ranked or cell.summary("accuracy"):
+                continue
+            place = ", ".join(grid.axes.header(scenario))
+            why = problems(cell) or "no accuracy"
+            said.setdefault(row.label, f"{row.label} ({why}{' at ' if place else ''}{place})")
+    return tuple(said.values())
 
 
 def _labels(scores: Mapping[tuple[str, ...], Mapping[str, object]]) -> Sequence[str]:

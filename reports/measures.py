@@ -101,6 +101,7 @@ def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
         "warmup_down_bytes": extra_down,
         "parts": _json(parts(communication)),
         "elements": _json(communication.get("elements")),
+        "round_parts": _json(list(communication.get("per_round") or ())),
         "client_parts": _json([client.get("parts") or {} for client in clients]),
     }
     if clients:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -158,10 +158,17 @@ def parts_frame(grid: Grid) -> pd.DataFrame:
     return pd.DataFrame.from_records(rows)
 
 
-def traffic_frame(grid: Grid) -> pd.DataFrame:
-    """Return one row for each cell, client, direction and part: the first finished run's bytes.
+def traffic_frame(
+    grid: Grid, entries: Callable[[Mapping[str, Any]], Iterator[dict[str, Any]]]
+) -> pd.DataFrame:
+    """Return one row for each cell and entry: the first finished run's bytes, without warm-up.
 
-    Over all rounds, without warm-up. Records that don't tell parts of clients apart have no rows.
+    Parameters
+    ----------
+    grid : Grid
+        The experiment's grid.
+    entries : callable
+        :func:`client_entries` or :func:`round_entries`.
     """
     rows = []
     for scenario in grid.scenarios:
@@ -169,17 +176,31 @@ def traffic_frame(grid: Grid) -> pd.DataFrame:
             run = next((one for one in cell.runs if one["shown"] == DONE), None)
             if run is not None:
                 facts = _place(cell_facts(grid, row, scenario), run)
-                rows += [facts | entry for entry in client_entries(run)]
+                rows += [facts | entry for entry in entries(run)]
     return pd.DataFrame.from_records(rows)
 
 
 def client_entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield ``client``, ``direction``, ``part`` and ``bytes`` of all that a run sent."""
+    """Yield ``client``, ``direction``, ``part`` and ``bytes``, over all rounds.
+
+    Nothing of records that don't tell the parts of clients apart.
+    """
     told: list[Mapping[str, Mapping[str, int]]] = json.loads(run.get("client_parts") or "[]")
     for client, booked in enumerate(told):
         for direction in DIRECTIONS:
             for part, count in booked.get(direction, {}).items():
                 yield {"client": client, "direction": direction, "part": part, "bytes": count}
+
+
+def round_entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield ``round``, ``direction``, ``part`` and ``bytes``, over all clients."""
+    for booked in json.loads(run.get("round_parts") or "[]"):
+        for direction in DIRECTIONS:
+            for part, count in booked.get(direction, {}).items():
+                yield {
+                    "round": booked["round"],
+                    **{"direction": direction, "part": part, "bytes": count},
+                }
 
 
 def _place(facts: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

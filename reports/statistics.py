@@ -139,11 +139,13 @@ def shared_differences(first: Mapping[Key, float], second: Mapping[Key, float]) 
 
 def hierarchical_bootstrap(
     blocks: Sequence[Sequence[float]], rng: np.random.Generator, resamples: int = 10_000
-) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean over blocks of the means within.
+) -> tuple[float, float, float]:
+    """Return the 95 % percentile interval of the mean over blocks of the means within, and p.
 
     Blocks (datasets or scenarios) are drawn with replacement, then the values (paired
-    differences over shared splits) within each drawn block.
+    differences over shared splits) within each drawn block. The p value is two-sided, that the
+    mean is zero: twice the smaller share of resamples on one side of it, the observed sample
+    counted as one more (Davison and Hinkley 1997), so that it is never 0.
 
     Parameters
     ----------
@@ -168,8 +170,10 @@ def hierarchical_bootstrap(
         values = np.asarray(block, dtype=float)
         draws = rng.integers(len(values), size=(int(places.sum()), len(values)))
         means[places] = values[draws].mean(axis=1)
-    low, high = np.quantile(means.mean(axis=1), [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
+    drawn = means.mean(axis=1)
+    low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
+    side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    return float(low), float(high), min(1.0, 2 * (side + 1) / (resamples + 1))
 
 
 @dataclass(frozen=True)

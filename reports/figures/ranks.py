@@ -28,12 +28,15 @@ class CriticalDifference:
         Nemenyi's.
     blocks : int
         Number of datasets.
+    left_out : int
+        Methods that are not complete, and so not ranked.
     """
 
     labels: tuple[str, ...]
     ranks: tuple[float, ...]
     critical_difference: float
     blocks: int
+    left_out: int = 0
     name: str = "critical_difference"
 
     def draw(self) -> Figure:
@@ -72,6 +75,8 @@ class CriticalDifference:
         for x in (1, end):
             axis.plot([x, x], [1.1, 1.3], color="black", linewidth=1)
         text = f"critical difference {self.critical_difference:.2f}, {self.blocks} datasets"
+        if self.left_out:
+            text += f"\n{self.left_out} incomplete methods not ranked"
         axis.text(end + 0.1, 1.2, text, ha="left", va="center")
 
 
@@ -106,4 +111,6 @@ def critical_difference(ranks: Ranks) -> CriticalDifference:
     """Return the diagram of ``ranks``."""
     labels = tuple(str(label) for label in ranks.mean.index)
     values = tuple(float(value) for value in ranks.mean)
-    return CriticalDifference(labels, values, ranks.critical_difference, ranks.blocks)
+    return CriticalDifference(
+        labels, values, ranks.critical_difference, ranks.blocks, len(ranks.left_out)
+    )

@@ -187,6 +187,11 @@ def test_bytes_of_each_client_and_part_are_written(lab: Lab) -> None:
     assert sent.to_numpy().tolist() == [[32, 767], [32, 234]]
     assert list(sent.columns) == ["header", "model"]
     assert set(written["direction"]) == {"up"}
+    by_round = pd.read_csv(report.folder / "rounds.csv")
+    assert list(zip(by_round["round"], by_round["part"], by_round["bytes"], strict=True)) == [
+        (0, "header", 64),
+        (0, "model", 1001),
+    ]
 
 
 def test_bytes_that_are_not_those_of_the_closed_form_are_found(lab: Lab) -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from report_lab import Lab
 from scipy import stats
 
+from benchmark.store import Status
+from reports.api import write_report
 from reports.comparisons import ALL, comparison_frame, friedman_nemenyi, rank_methods
 from reports.grid import build_grid
 from reports.load import load
@@ -97,11 +99,12 @@ def test_differences_are_taken_on_shared_splits_alone() -> None:
 
 def test_bootstrap_is_wider_where_datasets_disagree() -> None:
     rng = np.random.default_rng(0)
-    low, high = hierarchical_bootstrap([[0.1, 0.1, 0.1]] * 4, rng)
-    assert (low, high) == pytest.approx((0.1, 0.1))
-    low, high = hierarchical_bootstrap([[-0.2, -0.2], [0.0, 0.0], [0.2, 0.2]], rng)
+    low, high, p = hierarchical_bootstrap([[0.1, 0.1, 0.1]] * 4, rng)
+    assert (low, high, p) == pytest.approx((0.1, 0.1, 2 / 10_001))
+    low, high, p = hierarchical_bootstrap([[-0.2, -0.2], [0.0, 0.0], [0.2, 0.2]], rng)
     assert low == pytest.approx(-0.2, abs=0.02)
     assert high == pytest.approx(0.2, abs=0.02)
+    assert p > 0.9
     with pytest.raises(ValueError, match="blocks that hold values"):
         hierarchical_bootstrap([[0.1], []], rng)
 
@@ -111,8 +114,9 @@ def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
     hits = 0
     for _ in range(150):
         blocks = [rng.normal(mean, 0.3, 5).tolist() for mean in rng.normal(0, 1, 12)]
-        low, high = hierarchical_bootstrap(blocks, rng, 400)
+        low, high, p = hierarchical_bootstrap(blocks, rng, 400)
         hits += low <= 0 <= high
+        assert (p > 0.06) <= (low <= 0 <= high)
     assert 0.85 <= hits / 150 <= 1.0
 
 
@@ -179,10 +183,41 @@ def test_comparisons_pair_over_shared_splits(lab: Lab) -> None:
     assert row["p_t_holm"] >= row["p_t"]
     overall = frame.xs(ALL)
     assert (overall["blocks"] == 3).all()
+    assert (overall["block"] == "dataset").all()
+    assert (overall["p_bootstrap_holm"] >= overall["p_bootstrap"]).all()
     assert (overall["ci95_low"] <= overall["difference"]).all()
     ranks = rank_methods(grid)
     assert not isinstance(ranks, str)
     assert list(ranks.mean.index) == ["distilling", "averaging", "counting"]
+
+
+def test_a_method_that_is_not_ranked_is_named_with_the_reason(lab: Lab) -> None:
+    for dataset in ("digits", "mnist", "svhn"):
+        for method, accuracy in (("averaging", 0.5), ("distilling", 0.6), ("counting", 0.2)):
+            lab.add(method, 0, accuracy, dataset=dataset)
+        lab.add("failing", 0, 0.9, dataset=dataset, status=_status_of(dataset))
+    report = write_report(lab.plan())
+    said = "failing (failed at mnist)"
+    assert said in (report.folder / "comparisons.md").read_text()
+    ranks = rank_methods(build_grid(load(lab.folder)))
+    assert not isinstance(ranks, str)
+    assert ranks.left_out == (said,)
+    assert "failing" not in ranks.mean.index
+
+
+def _status_of(dataset: str) -> Status:
+    return Status.FAILED if dataset == "mnist" else Status.DONE
+
+
+def test_every_method_stands_against_the_best(lab: Lab) -> None:
+    for seed in range(3):
+        lab.add("averaging", seed, 0.5 + seed / 100)
+        lab.add("distilling", seed, 0.6 - seed / 100)
+    table = write_report(lab.plan(), figures=False).rendered["against_best"]
+    (row,) = table.rows
+    assert row.label == "averaging"
+    assert [cell.text for cell in row.cells][:3] == ["distilling", "-8.00", "3"]
+    assert table.columns[1] == ("difference",)
 
 
 def test_one_dataset_gives_no_ranks_and_says_why(lab: Lab) -> None:
