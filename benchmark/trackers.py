@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -232,11 +233,14 @@ class TrackedListener:
     def __init__(self, listener: Listener, tracker: Tracker, folder: Path) -> None:
         self._listener, self._folder = listener, folder
         self._tracker: Tracker | None = tracker
+        self._open: set[str] = set()
 
     def started(self, index: int, total: int, run: PlannedRun) -> None:
-        """Pass on, and begin a run."""
+        """Pass on, and begin a run; one that is tried again goes on in the same one."""
         self._listener.started(index, total, run)
-        self._tell("begin", run.spec.run_id, run.label, run.spec.canonical())
+        if run.spec.run_id not in self._open:
+            self._open.add(run.spec.run_id)
+            self._tell("begin", run.spec.run_id, run.label, run.spec.canonical())
 
     def progress(
         self, run: PlannedRun, phase: str, step: int, total: int, scalars: dict[str, float]
@@ -251,6 +255,7 @@ class TrackedListener:
         """Pass on, and end the run."""
         self._listener.finished(run, record, seconds)
         grids = sorted((self._folder / record.run_id).glob("grid-*.png"))
+        self._open.discard(run.spec.run_id)
         self._tell("end", run.spec.run_id, str(record.status), results_of(record), grids)
 
     def note(self, text: str) -> None:
@@ -268,7 +273,9 @@ class TrackedListener:
         try:
             getattr(self._tracker, what)(*values)
         except Exception as error:  # noqa: BLE001 - a foreign tool must not end a grid
-            self._tracker = None
+            failed, self._tracker = self._tracker, None
+            with suppress(Exception):
+                failed.close()
             self._listener.note(f"the tracker failed and is switched off: {error}")
 
 

@@ -53,8 +53,7 @@ class InceptionExtractor:
             self._head: nn.Linear = pytorch_fid_inception.fid_inception_v3().fc.to(device)
             self._body: nn.Module = pytorch_fid_inception.InceptionV3([3]).to(device).eval()
         self._device = device
-        first = next(iter(state.values()))
-        self.key = hashlib.sha256(first.contiguous().numpy().tobytes()).hexdigest()[:16]
+        self.key = _digest(state)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
@@ -70,6 +69,15 @@ class InceptionExtractor:
                 logits.append((pooled @ self._head.weight.T).cpu())
                 vectors.append(pooled.cpu())
         return Features(torch.cat(vectors), torch.cat(logits))
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """Return 16 hexadecimal digits that name these weights, all of them."""
+    made = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        made.update(name.encode())
+        made.update(tensor.contiguous().numpy().tobytes())
+    return made.hexdigest()[:16]
 
 
 def load_inception(given: Path | None, device: torch.device) -> InceptionExtractor:

@@ -83,12 +83,12 @@ def test_wandb_writes_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_tracker_that_fails_is_switched_off_and_harms_nothing(tmp_path: Path) -> None:
-    class Broken:
-        calls = 0
+    calls: list[str] = []
 
+    class Broken:
         def __getattr__(self, name: str) -> Any:
             def fail(*_: Any) -> None:
-                Broken.calls += 1
+                calls.append(name)
                 raise ConnectionError("server gone")
 
             return fail
@@ -101,7 +101,22 @@ def test_a_tracker_that_fails_is_switched_off_and_harms_nothing(tmp_path: Path) 
     assert result.done == 1
     assert len(heard.ended) == 1
     assert heard.notes == ["the tracker failed and is switched off: server gone"]
-    assert Broken.calls == 1
+    # Told once, closed once, and then left alone.
+    assert calls == ["begin", "close"]
+
+
+def test_a_run_that_is_tried_again_is_begun_once(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Told:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: told.append(name)
+
+    _, (run,) = planned(**{**TINY, "methods": ["fedavg"]})
+    listener = TrackedListener(Silent(), Told(), tmp_path)
+    listener.started(1, 1, run)
+    listener.started(1, 1, run)
+    assert told == ["begin"]
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
