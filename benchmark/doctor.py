@@ -123,6 +123,7 @@ def _hardware() -> list[Finding]:
         Finding("cores", f"{facts['cores']}, usable {usable}"),
         Finding("memory", f"{facts['memory_bytes'] / 1e9:.1f} GB"),
         Finding("system", str(facts["system"])),
+        Finding("AMX", "yes" if any("amx" in name for name in cpu_features()) else "no"),
         Finding("CPU features", ", ".join(cpu_features()) or "unknown"),
         Finding("thread variables", shown),
     ]

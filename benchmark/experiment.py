@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,31 +31,12 @@ from benchmark.specs import (
     WarmupSpec,
 )
 from benchmark.specs.base import explain
-from benchmark.specs.scenario import PartitionScheme, Width
-
-
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str | int | float) else value
-
-
-def _as_plan(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(","))
-    return (value,) if isinstance(value, int | float | Fraction) else value
-
-
-def _as_extractors(value: Any) -> Any:
-    """Take the word ``none`` for no extractor: a flag needs one to say so."""
-    return () if value in ("none", ["none"], ("none",)) else _as_tuple(value)
-
-
-Seed = Annotated[int, Field(ge=0)]
-Plan = Annotated[tuple[Width, ...], BeforeValidator(_as_plan)]
-Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-
+from benchmark.specs.fields import Plan, Seeds, Strings, as_extractors, as_tuple
+from benchmark.specs.scenario import PartitionScheme
 
 _USUAL_SAMPLES = 50_000
+COMMITTED = "reference"
+"""Folder of committed results below ``results``: no experiment may have its name."""
 
 
 class ExperimentSpec(Spec):
@@ -64,7 +46,7 @@ class ExperimentSpec(Spec):
     meaning; :func:`resolve` gives the order in which files, profiles and flags count.
     """
 
-    experiment: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    experiment: str = "main"
     description: str = ""
     profile: str = DEFAULT_PROFILE
     methods: Strings = ("all",)
@@ -73,14 +55,14 @@ class ExperimentSpec(Spec):
     datasets: Strings = ("digits",)
     partition: PartitionScheme = "dirichlet"
     alpha: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+        tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)
     ] = (0.1,)
     classes_per_client: int | None = Field(None, ge=1)
     min_samples: int = Field(10, ge=1)
     clients: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+        tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_tuple), Field(min_length=1)
     ] = (10,)
-    widths: Annotated[tuple[Plan, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (
+    widths: Annotated[tuple[Plan, ...], BeforeValidator(as_tuple), Field(min_length=1)] = (
         (Fraction(1),),
     )
     models: Strings = ("cnn",)
@@ -96,7 +78,7 @@ class ExperimentSpec(Spec):
     weight_decay: float = Field(0.0, ge=0)
     augment: bool = True
     rounds_warmup: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+        tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)
     ] = (0,)
     warmup_steps: int = Field(10, ge=1)
     warmup_lr: float = Field(0.01, gt=0)
@@ -111,7 +93,7 @@ class ExperimentSpec(Spec):
     budget: float = Field(1.0, gt=0, description="factor on the three budgets")
     history_points: int = Field(10, ge=0)
     extractors: Annotated[
-        tuple[Literal["classifier", "inception"], ...], BeforeValidator(_as_extractors)
+        tuple[Literal["classifier", "inception"], ...], BeforeValidator(as_extractors)
     ] = ("classifier",)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -136,6 +118,30 @@ class ExperimentSpec(Spec):
             if value in (values or ())[:index]:
                 shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
                 raise ValueError(f"{shown} is named twice")
+        return values
+
+    @field_validator("experiment")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(
+                "a name has letters, digits, '.', '_' and '-', a letter or digit first"
+            )
+        if name == COMMITTED:
+            raise ValueError("that folder holds committed results; take another name")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_yes_for_a_number(cls, values: Any) -> Any:
+        """Refuse ``true`` where a number or a name is due: pydantic would read it as 1."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if field is None or field.annotation is bool:
+                continue
+            for item in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(item, bool):
+                    raise ValueError(f"{name}: expected a value, got {str(item).lower()}")
         return values
 
     @model_validator(mode="after")
@@ -338,8 +344,12 @@ def _samples(scenario: ScenarioSpec) -> int:
 def _entries(
     experiment: ExperimentSpec, registry: Registry
 ) -> Iterable[tuple[str, MethodInfo, dict[str, Any]]]:
-    for name in experiment.set.keys() - profile(experiment.profile).settings.get("set", {}).keys():
-        registry.info(name)  # an unknown method is refused even where it would not be run
+    defaults = profile(experiment.profile).settings.get("set", {})
+    for name, values in experiment.set.items():
+        if values != defaults.get(name):
+            # What is wrong is refused even where it would not be run.
+            info = registry.info(name)
+            _configure(name, info, load(info), values)
     names: Iterable[str] = experiment.methods
     if "all" in experiment.methods:
         if len(experiment.methods) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,15 +26,13 @@ from methods.blocks.teachers import EnsembleTeacher
 class EnsembleConfig(MethodConfig):
     """How client outputs are combined."""
 
-    average: str = parameter(
+    average: Literal["logits", "probabilities"] = parameter(
         "logits",
         "what is averaged: logits, or softmax probabilities",
-        pattern="^(logits|probabilities)$",
     )
-    weights: str = parameter(
+    weights: Literal["uniform", "samples"] = parameter(
         "uniform",
         "what a client counts by: all the same, or by its samples",
-        pattern="^(uniform|samples)$",
     )
 
 

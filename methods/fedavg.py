@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from benchmark.contract import (
     Broadcast,
@@ -32,11 +32,10 @@ class FedAvgConfig(MethodConfig):
         unit="rounds",
         ge=1,
     )
-    weights: str = parameter(
+    weights: Literal["samples", "uniform"] = parameter(
         "samples",
         "what a client's model counts by: its samples, or all the same",
         source="paper",
-        pattern="^(samples|uniform)$",
     )
     label_masked: bool = parameter(
         False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,19 @@ def _check_samples(experiment: ExperimentSpec, name: str, published: int) -> Non
                 f"clients {clients} is more than the {samples} training samples that "
                 f"dataset '{name}' leaves; at most {samples} are right"
             )
+
+
+def check_threads(threads: int) -> None:
+    """Check that this machine has the threads of a run.
+
+    Raises
+    ------
+    UserError
+        If it has fewer cores.
+    """
+    cores = os.cpu_count() or 1
+    if threads > cores:
+        raise UserError(f"--threads {threads}: this machine has {cores} cores")
 
 
 def check_folder(path: Path, flag: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from benchmark.cli.parsing import Parser, experiment_file, number, one_of, settings
 from benchmark.errors import UserError
 from benchmark.experiment import ExperimentSpec, resolve
-from benchmark.profiles import PROFILES
+from benchmark.profiles import DEFAULT_PROFILE, PROFILES
 from benchmark.specs.base import read_yaml
 
 WITHOUT_FLAG = frozenset({"description", "variants"})
@@ -198,7 +198,9 @@ def _choices(annotation: object) -> tuple[str, ...]:
 
 
 def _help(flag: Flag) -> str:
-    default = ExperimentSpec.model_fields[flag.field].default
+    usual = ExperimentSpec.model_fields[flag.field].default
+    # A profile always counts: what a flag left out means is what the usual one says.
+    default = PROFILES[DEFAULT_PROFILE].settings.get(flag.field, usual)
     shown = " ".join(map(_shown, default)) if isinstance(default, tuple) else _shown(default)
     text = flag.meaning.replace("%", "%%")
     return f"{text} (default: {shown})" if shown else text

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from benchmark.cli import output
-from benchmark.cli.checks import check_experiment, check_file, check_folder, check_force, load_data
+from benchmark.cli.checks import (
+    check_experiment,
+    check_file,
+    check_folder,
+    check_force,
+    check_threads,
+    load_data,
+)
 from benchmark.cli.flags import add_grid_flags, experiment_of
 from benchmark.cli.naming import run_titles
 from benchmark.cli.parsing import Parser, duration, new_parser, one_of, workers
@@ -37,7 +44,8 @@ SHOWN_PROBLEMS = 10
 _DESCRIPTION = """\
 Runs every method on every scenario of the grid, then prints its tables. What is done is not
 done again: the same command goes on where it stopped. A flag counts before the file of
---config, the file before the profile, the profile before the defaults shown here."""
+--config, the file before the profile, the profile before the defaults. Shown are the values of
+profile quick."""
 
 
 def parser() -> Parser:
@@ -137,6 +145,8 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     if values.tracker is not None:
         check_tracker(values.tracker)
     check_experiment(experiment)
+    if values.engine != "ray":
+        check_threads(experiment.threads)
     from benchmark.experiment import plan
     from benchmark.registry import discover
 

@@ -101,6 +101,10 @@ def _draw(
         f"scheme {split.scheme} version {split.version}, accepted at draw {split.attempts}, "
         f"split id {split.digest[:16]}"
     ]
+    least = f"every client holds at least {split.min_samples} samples"
+    if split.min_samples < scenario.partition.min_samples:
+        least += f", not {scenario.partition.min_samples}: that is over half of an equal share"
+    facts.append(least)
     if len(data.held_out):
         facts.append(f"held out before the split: {len(data.held_out)} samples")
     moved = {client: count for client, count in enumerate(split.topped_up) if count}

@@ -145,7 +145,7 @@ def check_model(
     if norm is not None and norm not in info.norms:
         raise unknown(f"norm of model '{name}'", norm, info.norms)
     if as_width(width) != 1 and not info.scalable:
-        raise UserError(f"model {name!r} exists at width 1 only, got width {width}")
+        raise UserError(f"model {name!r} exists at width 1 only (--widths 1), got width {width}")
     if image_size < info.min_image_size:
         raise UserError(
             f"model {name!r} needs images of at least {info.min_image_size} pixels a side, "

@@ -74,16 +74,30 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
 
+class _NoDuplicates(yaml.SafeLoader):
+    """The safe loader, which refuses a key that is written twice instead of dropping the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(made) < len(node.value):
+            names = [key.value for key, _ in node.value]
+            twice = next((name for name in names if names.count(name) > 1), names[-1])
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key '{twice}' is written twice", node.start_mark
+            )
+        return made
+
+
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises
     ------
     UserError
-        If the text is malformed or not a mapping with text keys.
+        If the text is malformed, has a key twice, or is not a mapping with text keys.
     """
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_NoDuplicates)
     except yaml.YAMLError as error:
         line = " ".join(str(error).split())
         raise UserError(f"{where}: not valid YAML: {line}") from None
@@ -114,13 +128,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the first problem of a validation error as one line."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    # The place within a list is no help: flags and files write its values side by side.
+    place = ".".join(part for part in first["loc"] if isinstance(part, str))
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         return f"unknown key '{place}'{suggestion(name, _fields_at(model, first['loc'][:-1]))}"
     message = str(first["msg"]).removeprefix("Value error, ")
     given = first.get("input")
     shown = "" if isinstance(given, dict | BaseModel) else f", got {given!r}"
+    if first["type"] in ("int_parsing", "float_parsing") and "," in str(given):
+        shown += "; several values are written with spaces between them"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{place + ': ' if place else ''}{message}{shown}{more}"
 

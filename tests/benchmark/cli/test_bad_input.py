@@ -32,6 +32,14 @@ CASES = {
     "alpha NaN": (["--alpha", "nan"], ["alpha", "finite"]),
     "alpha infinite": (["--alpha", "inf"], ["alpha", "finite"]),
     "alpha no number": (["--alpha", "small"], ["alpha", "small"]),
+    "alphas with a comma": (["--alpha", "0.1,0.5"], ["alpha", "spaces"]),
+    "seeds as a range": (["--seeds", "0-2"], ["seeds", "'0-2'"]),
+    "threads the machine lacks": (["--threads", "10000"], ["--threads 10000", "cores"]),
+    "wrong value outside the grid": (
+        ["--methods", "fedavg", "--set", "ensemble.average=probs"],
+        ["average", "'probs'", "'probabilities'"],
+    ),
+    "committed results' name": (["--experiment", "reference"], ["experiment", "committed"]),
     "alpha named twice": (["--alpha", "0.1", "0.1"], ["alpha", "named twice"]),
     "no clients": (["--clients", "0"], ["clients", "0"]),
     "half a client": (["--clients", "2.5"], ["clients", "2.5"]),
@@ -84,6 +92,8 @@ CASES = {
 
 FILES = {
     "malformed YAML": ("methods: [fedavg", ["bad.yaml", "not valid YAML"]),
+    "key written twice": ("alpha: 0.1\nalpha: 0.2\n", ["bad.yaml", "'alpha' is written twice"]),
+    "yes for a number": ("alpha: true\n", ["bad.yaml", "alpha", "true"]),
     "no mapping": ("- fedavg\n", ["bad.yaml", "mapping"]),
     "unknown key": ("alhpa: 0.1\n", ["bad.yaml", "'alhpa'", "'alpha'"]),
     "wrong type": ("epochs: many\n", ["bad.yaml", "epochs", "many"]),
