@@ -14,6 +14,7 @@ from reports.axes import plain_text
 from reports.figures.generation import picture_title
 from reports.figures.lines import places
 from reports.figures.style import look
+from reports.generation import extractors
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 from reports.scores import verdicts
@@ -33,7 +34,7 @@ FILTERS = (
 
 _NUMBERS = (
     *("accuracy", "teacher_accuracy", "up_per_client", "down_per_client", "client_seconds"),
-    *("server_seconds", "server_flops", "fedavg_rounds", "usefulness", "classifier.fid_ratio"),
+    *("server_seconds", "server_flops", "fedavg_rounds", "usefulness"),
 )
 _SPEC = ("scenario", "method", "budget", "measure", "compute", "code")
 
@@ -64,7 +65,8 @@ def page_content(grid: Grid, folder: Path) -> dict[str, Any]:
         for run in cell.runs:
             key = str(run["run_id"])
             runs[key] = _run(run, records.get(key), folder, whole=key in set(chosen))
-    return {"rows": rows, "runs": runs, "filters": _filters(rows)}
+    named = list(extractors(grid))
+    return {"rows": rows, "runs": runs, "filters": _filters(rows), "extractors": named}
 
 
 def _marks(row: RowKey, verdict: Any) -> dict[str, bool]:
@@ -76,7 +78,8 @@ def _marks(row: RowKey, verdict: Any) -> dict[str, bool]:
 
 def _row(row: RowKey, cell: GridCell, scenario: tuple[str, ...], grid: Grid) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
-    for column in _NUMBERS:
+    # A distance means something in its extractor's features alone: each has its own column.
+    for column in (*_NUMBERS, *(f"{name}.fid_ratio" for name in extractors(grid))):
         found = cell.summary(column)
         numbers[column] = None if found is None else [found.mean, found.sd]
     place = ", ".join(grid.axes.header(scenario))
