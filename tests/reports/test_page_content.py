@@ -25,3 +25,16 @@ def test_each_extractor_has_its_own_column(lab: Lab) -> None:
     assert rows["distilling"]["classifier.fid_ratio"][0] == 10.0
     assert rows["distilling"]["inception.fid_ratio"][0] == 40.0
     assert rows["averaging"]["inception.fid_ratio"] is None
+
+
+def test_every_seed_has_a_curve_and_the_first_its_whole_history(lab: Lab) -> None:
+    accuracies = [number / 100 for number in range(50)]
+    first = lab.add("distilling", 0, history=accuracies)
+    second = lab.add("distilling", 1, history=accuracies)
+    assert first is not None
+    assert second is not None
+    runs = content(lab)["runs"]
+    whole, coarse = (runs[one.run_id]["history"]["accuracy"] for one in (first, second))
+    assert whole == [[10.0 * (at + 1), value] for at, value in enumerate(accuracies)]
+    assert len(coarse) == 20
+    assert (coarse[0], coarse[-1]) == (whole[0], whole[-1])
