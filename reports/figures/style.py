@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLE_VERSION = "4"
+STYLE_VERSION = "5"
 """Raised when figures should be drawn anew though their data did not change."""
 
 COLUMN = 3.4

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,3 +146,34 @@ def test_cliques_are_longest_and_not_nested() -> None:
 def test_twenty_methods_look_different() -> None:
     methods = [look(place, reference=False) for place in range(20)]
     assert len({(one.color, one.marker) for one in methods}) == 20
+
+
+def _front_line(points: tuple[Point, ...]) -> tuple[list[float], list[float], Any]:
+    axis = Traffic((("", points),), ()).draw().axes[0]
+    [line] = [one for one in axis.get_lines() if one.get_label() == "Pareto front"]
+    x, y = line.get_data()
+    return list(x), list(y), axis
+
+
+def test_the_front_is_drawn_from_the_bottom_to_the_right_edge_even_if_one_method_is_it() -> None:
+    better, worse = Point("better", False, 0, 1.0, 80.0, 2.0), Point("worse", False, 1, 2.0, 70, 0)
+    x, y, axis = _front_line((better, worse))
+    assert x == [pytest.approx(1.0), pytest.approx(1.0), axis.get_xlim()[1]]
+    assert y == [axis.get_ylim()[0], 80.0, 80.0]
+
+
+def test_the_front_lies_above_error_bars_and_rings_its_members() -> None:
+    _, _, axis = _front_line(tuple(Point(f"{at}", False, at, 1 + at, 50 + at, 1) for at in (0, 1)))
+    [front] = [one for one in axis.get_lines() if one.get_label() == "Pareto front"]
+    assert list(front.get_markevery()) == [1, 3]
+    others = [one for box in axis.containers for one in box.get_children()]
+    assert all(front.get_zorder() > one.get_zorder() for one in others)
+
+
+def test_methods_of_equal_bytes_stand_side_by_side() -> None:
+    points = tuple(Point(f"{at}", False, at, 5.0, 50.0 + at, 0.0) for at in range(3))
+    axis = Traffic((("", points),), ()).draw().axes[0]
+    x = [box.lines[0].get_xdata()[0] for box in axis.containers]
+    assert x[0] < x[1] < x[2]
+    assert x[1] == pytest.approx(5.0)
+    assert x[2] / x[0] < 1.1
