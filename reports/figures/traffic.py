@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reports.figures.lines import places
-from reports.figures.style import legend_below, look, panels
+from reports.figures.style import legend_below, look, pages, panels, titled
 from reports.grid import Grid
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class Traffic:
     panels: tuple[tuple[str, tuple[Point, ...]], ...]
     order: tuple[str, ...]
     name: str = "accuracy_by_bytes"
+
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return titled("Accuracy against bytes", [heading for heading, _ in self.panels])
 
     def draw(self) -> Figure:
         """Return the figure."""
@@ -170,9 +175,9 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def traffic(grid: Grid, most: int) -> Iterator[Traffic]:
-    """Yield the figure, if two methods at least have both numbers in some scenario."""
+    """Yield ``most`` scenarios a figure, those where two methods at least have both numbers."""
     made = []
-    for scenario in grid.scenarios[:most]:
+    for scenario in grid.scenarios:
         found = []
         for row, place in places(grid).items():
             cell = grid.cells.get((row, scenario))
@@ -185,5 +190,6 @@ def traffic(grid: Grid, most: int) -> Iterator[Traffic]:
                 found.append(Point(row.label, row.reference, place, cost, 100 * score.mean, spread))
         if sum(point.megabytes > 0 for point in found) > 1:
             made.append((", ".join(grid.axes.header(scenario)), tuple(found)))
-    if made:
-        yield Traffic(tuple(made), tuple(row.label for row in grid.rows))
+    for ending, chosen in pages(made, most):
+        order = tuple(row.label for row in grid.rows)
+        yield Traffic(chosen, order, f"accuracy_by_bytes{ending}")
