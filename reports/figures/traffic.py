@@ -67,14 +67,16 @@ class Traffic:
             members = pareto([point for point in points if not point.reference])
             drawn = [(places[points.index(one)], one.accuracy) for one in members]
             _front(axis, [one for one in drawn if one[0] > 0])
-            axis.set_xlabel("MB per client, up and down")
+            moved = any(place != one.megabytes for place, one in zip(places, points, strict=True))
+            hint = "\n(equal bytes stand side by side)" if moved else ""
+            axis.set_xlabel("MB per client, up and down" + hint)
             axis.set_ylabel("test accuracy (%)")
         legend_below(figure, axes, self.order)
         return figure
 
 
-_APART = 0.018
-"""Least distance of two points, as a share of the axis."""
+_APART, _WIDEST = 0.018, 0.06
+"""Least distance of two points, and the most that all together take, as shares of the axis."""
 
 
 def _beside(points: Sequence[Point]) -> list[float]:
@@ -86,7 +88,9 @@ def _beside(points: Sequence[Point]) -> list[float]:
     moved = [place for place, point in enumerate(points) if point.megabytes > 0]
     moved.sort(key=lambda place: (points[place].megabytes, points[place].accuracy))
     logs = [math.log(points[place].megabytes) for place in moved]
-    least = _APART * (logs[-1] - logs[0] + math.log(4))  # the axis reaches to half and double
+    # The axis reaches to half and double. Ten methods of equal bytes are still read as equal.
+    span = logs[-1] - logs[0] + math.log(4)
+    least = min(_APART, _WIDEST / len(logs)) * span
     groups: list[tuple[float, int]] = []  # mean logarithm, and how many stand around it
     for value in logs:
         middle, count = value, 1
@@ -102,7 +106,8 @@ def _beside(points: Sequence[Point]) -> list[float]:
         for number in range(count)
     ]
     for place, value in zip(moved, spread, strict=True):
-        found[place] = math.exp(value)
+        if not math.isclose(value, math.log(found[place]), abs_tol=1e-9):
+            found[place] = math.exp(value)
     return found
 
 
