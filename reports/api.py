@@ -128,12 +128,15 @@ def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
             files.append(folder / name)
             _write_if_changed(folder / name, text)
         _remove_former(folder, contents)
-        drawn: list[Path] = []
+        pictures: list[tuple[str, Path]] = []
         if figures:
             from reports.figures import draw_all
 
             drawn = draw_all(results, grid, ranks, folder / "figures")
-            files += drawn
+            for figure in drawn:
+                files += figure.files
+                png = next(path for path in figure.files if path.suffix == ".png")
+                pictures.append((figure.title, png))
         page = page_text(
             results.name,
             grid,
@@ -141,7 +144,7 @@ def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
             rendered,
             notes=said,
             reasons=why,
-            figures=[path for path in drawn if path.suffix == ".png"],
+            figures=pictures,
         )
         files.append(folder / PAGE_NAME)
         _write_if_changed(folder / PAGE_NAME, page)

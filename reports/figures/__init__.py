@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from benchmark.store.files import (
     DamagedError,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_SCENARIOS = 6
-"""Scenarios that get a panel, or figures by class, of their own; tables hold all."""
+"""Scenarios that get a panel in one figure; further ones stand in figures ``_2``, ``_3``, …"""
 
 _DRAWN = "drawn.json"
 _ENDINGS = ("pdf", "png")
@@ -48,8 +48,28 @@ class Plot(Protocol):
     def name(self) -> str:
         """Stem of its files."""
 
+    @property
+    def title(self) -> str:
+        """What it shows, and of which scenarios."""
+
     def draw(self) -> Figure:
         """Return the figure."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that lies in the report's folder.
+
+    Parameters
+    ----------
+    title : str
+        What it shows, and of which scenarios.
+    files : tuple of Path
+        Its PDF and its PNG.
+    """
+
+    title: str
+    files: tuple[Path, ...]
 
 
 def plots(results: Results, grid: Grid, ranks: Ranks | str) -> Iterator[Plot]:
@@ -59,20 +79,20 @@ def plots(results: Results, grid: Grid, ranks: Ranks | str) -> Iterator[Plot]:
     yield from ablation_figures(grid, MOST_SCENARIOS)
     yield from traffic(grid, MOST_SCENARIOS)
     yield from histories(grid, results.folder, MOST_SCENARIOS)
-    yield from by_class(grid, MOST_SCENARIOS)
-    yield from generation_scores(grid, MOST_SCENARIOS)
+    yield from by_class(grid)
+    yield from generation_scores(grid)
     yield from samples(grid, results.folder)
     if not isinstance(ranks, str):
         yield critical_difference(ranks)
 
 
-def draw_all(results: Results, grid: Grid, ranks: Ranks | str, folder: Path) -> list[Path]:
+def draw_all(results: Results, grid: Grid, ranks: Ranks | str, folder: Path) -> list[Drawn]:
     """Draw the figures whose data (or style) changed, and remove those that no longer apply.
 
     Returns
     -------
-    list of Path
-        All files of all figures, drawn now or before.
+    list of Drawn
+        All figures, drawn now or before.
 
     Raises
     ------
@@ -94,7 +114,7 @@ def draw_all(results: Results, grid: Grid, ranks: Ranks | str, folder: Path) -> 
             (folder / f"{name}.{ending}").unlink(missing_ok=True)
     if digests != before:
         write_json(folder / _DRAWN, {"figures": digests})
-    return [path for name in wanted for path in paths[name]]
+    return [Drawn(plot.title, tuple(paths[name])) for name, plot in wanted.items()]
 
 
 def _draw(plot: Plot, folder: Path) -> None:
@@ -105,8 +125,13 @@ def _draw(plot: Plot, folder: Path) -> None:
 
 def _digest(plot: Plot) -> str:
     kind = type(plot)
-    values = asdict(plot)
+    values = asdict(plot, dict_factory=_without_places)
     return digest({"style": STYLE_VERSION, "kind": kind.__qualname__, "data": values})
+
+
+def _without_places(values: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Results that were copied elsewhere are the same results.
+    return {name: value for name, value in values if not isinstance(value, Path)}
 
 
 def _drawn(folder: Path) -> dict[str, str]:

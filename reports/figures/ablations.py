@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reports.ablations import Ablation, ablations, change_text
-from reports.figures.style import COLUMN, look, panels
+from reports.figures.style import COLUMN, look, pages, panels, titled
 from reports.grid import Grid, RowKey
 from reports.scores import problems
 
@@ -56,6 +56,13 @@ class Ablations:
 
     name: str
     panels: tuple[tuple[str, tuple[Variant, ...]], ...]
+
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return titled(
+            self.name.replace("_", " ").capitalize(), [heading for heading, _ in self.panels]
+        )
 
     def draw(self) -> Figure:
         """Return the figure."""
@@ -130,6 +137,13 @@ class Sweeps:
     name: str
     panels: tuple[tuple[str, tuple[str, ...], int, tuple[SweepLine, ...]], ...]
 
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return titled(
+            self.name.replace("_", " ").capitalize(), [line.label for line in self.panels[0][3]]
+        )
+
     def draw(self) -> Figure:
         """Return the figure."""
         from reports.figures.style import legend_below
@@ -165,15 +179,16 @@ def ablation_figures(grid: Grid, most: int) -> Iterator[Ablations | Sweeps]:
     found = ablations(grid)
     for ablation in found:
         ending = f"_{ablation.method}" if len(found) > 1 else ""
-        made = tuple(
-            (", ".join(grid.axes.header(scenario)), tuple(_bars(grid, ablation, scenario)))
-            for scenario in grid.scenarios[:most]
-        )
-        if any(one.value is not None for _, bars in made for one in bars):
-            yield Ablations(f"ablations{ending}", made)
-        lines = tuple(_sweeps(grid, ablation, most))
-        if lines:
-            yield Sweeps(f"sweeps{ending}", lines)
+        for page, chosen in pages(grid.scenarios, most):
+            made = tuple(
+                (", ".join(grid.axes.header(scenario)), tuple(_bars(grid, ablation, scenario)))
+                for scenario in chosen
+            )
+            if any(one.value is not None for _, bars in made for one in bars):
+                yield Ablations(f"ablations{ending}{page}", made)
+            lines = tuple(_sweeps(grid, ablation, chosen))
+            if lines:
+                yield Sweeps(f"sweeps{ending}{page}", lines)
 
 
 def _bars(grid: Grid, ablation: Ablation, scenario: tuple[str, ...]) -> Iterator[Variant]:
@@ -194,11 +209,11 @@ def _variant(grid: Grid, row: RowKey, scenario: tuple[str, ...], label: str) -> 
 
 
 def _sweeps(
-    grid: Grid, ablation: Ablation, most: int
+    grid: Grid, ablation: Ablation, scenarios: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[str, tuple[str, ...], int, tuple[SweepLine, ...]]]:
     for setting, points in ablation.sweeps().items():
         lines = []
-        for scenario in grid.scenarios[:most]:
+        for scenario in scenarios:
             found = [_variant(grid, row, scenario, row.label) for _, row in points]
             if any(one.value is not None for one in found):
                 y, spread = zip(*((one.value, one.spread) for one in found), strict=True)

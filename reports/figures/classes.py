@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from reports.figures.style import PAGE, panels
+from reports.figures.style import PAGE, panels, titled
 from reports.grid import Grid, GridCell
 from reports.load import DONE
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST_ACROSS = 5
@@ -41,6 +42,11 @@ class PerClass:
     labels: tuple[str, ...]
     values: tuple[tuple[float | None, ...], ...]
     class_names: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return titled("Accuracy by class", [self.heading])
 
     def draw(self) -> Figure:
         """Return the figure."""
@@ -83,22 +89,32 @@ class Confusion:
         Methods.
     matrices : tuple of tuple of tuple of int
         Counts, summed over seeds, by method, true class and predicted class.
+    class_names : tuple of str
+        In label order; empty where they are not recorded.
     """
 
     name: str
     heading: str
     labels: tuple[str, ...]
     matrices: tuple[tuple[tuple[int, ...], ...], ...]
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return titled("Confusion", [self.heading])
 
     def draw(self) -> Figure:
         """Return the figure."""
         import numpy as np
-        from matplotlib.ticker import MaxNLocator
 
         across = min(len(self.labels), _MOST_ACROSS)
         figure, axes = panels(len(self.labels), height=1.45, most=_MOST_ACROSS)
         if len(self.labels) <= _MOST_ACROSS:
             figure.set_figheight(1.9)
+        if self._named:  # names stand upright beneath the lowest panels of all columns
+            full = len(self.labels) % across == 0
+            figure.set_figheight(figure.get_figheight() + (0.4 if full else 0.8))
         image = None
         cells = zip(axes, self.labels, self.matrices, strict=True)
         for place, (axis, label, counts) in enumerate(cells):
@@ -107,11 +123,11 @@ class Confusion:
             image = axis.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100)
             axis.set_title(fill(label, 18))
             axis.grid(visible=False)
-            axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-            axis.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-            if place + across >= len(self.labels):  # the last of its column
+            bottom, first = place + across >= len(self.labels), place % across == 0
+            self._ticks(axis, bottom=bottom, first=first)
+            if bottom:
                 axis.set_xlabel("predicted")
-            if place % across == 0:
+            if first:
                 axis.set_ylabel("true")
         if image is not None:
             figure.colorbar(
@@ -121,10 +137,27 @@ class Confusion:
             figure.suptitle(self.heading, fontsize=8)
         return figure
 
+    @property
+    def _named(self) -> bool:
+        return 0 < len(self.class_names) <= _MOST_NUMBERS
 
-def by_class(grid: Grid, most: int) -> Iterator[PerClass | Confusion]:
-    """Yield both figures for each of the first ``most`` scenarios."""
-    for number, scenario in enumerate(grid.scenarios[:most], start=1):
+    def _ticks(self, axis: Axes, *, bottom: bool, first: bool) -> None:
+        """Name the classes at the figure's edges, where they are few; number them otherwise."""
+        from matplotlib.ticker import MaxNLocator
+
+        if not self._named:
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+            return
+        at = range(len(self.class_names))
+        axis.set_xticks(at, self.class_names if bottom else [], rotation=90, fontsize=5.5)
+        axis.set_yticks(at, self.class_names if first else [], fontsize=5.5)
+        axis.tick_params(length=1.5, pad=1.5)
+
+
+def by_class(grid: Grid) -> Iterator[PerClass | Confusion]:
+    """Yield both figures for each scenario."""
+    for number, scenario in enumerate(grid.scenarios, start=1):
         heading = ", ".join(grid.axes.header(scenario))
         ending = f"_{number}" if len(grid.scenarios) > 1 else ""
         complete = [(row.label, cell) for row, cell in grid.column(scenario) if cell.complete]
@@ -136,7 +169,8 @@ def by_class(grid: Grid, most: int) -> Iterator[PerClass | Confusion]:
         counts = {label: matrix for label, cell in complete if (matrix := _counts(cell))}
         if counts:
             matrices = tuple(tuple(map(tuple, matrix)) for matrix in counts.values())
-            yield Confusion(f"confusion{ending}", heading, tuple(counts), matrices)
+            names = _names(grid, scenario, len(matrices[0]))
+            yield Confusion(f"confusion{ending}", heading, tuple(counts), matrices, names)
 
 
 def _names(grid: Grid, scenario: tuple[str, ...], count: int) -> tuple[str, ...]:

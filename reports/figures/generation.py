@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from benchmark.store.files import digest
-from reports.figures.style import PAGE, look
+from reports.figures.style import PAGE, look, titled
 from reports.generation import extractors
 from reports.grid import Grid
 from reports.load import DONE
@@ -30,7 +30,7 @@ _ACROSS = 3
 _GAP, _TITLE_LINE = 0.08, 0.125
 """Between two pictures, and the height of a line of a title, inches."""
 _TITLE_SIGNS = 44
-MOST_SAMPLES = 6
+MOST_SAMPLES = 10
 """Pictures of a method in the figure of samples, at most."""
 
 
@@ -66,6 +66,11 @@ class Scores:
     panels: tuple[tuple[str, bool, tuple[Bar, ...]], ...]
     name: str
 
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return titled(f"Generated images, judged by {self.extractor}", [self.heading])
+
     def draw(self) -> Figure:
         """Return the figure."""
         from matplotlib.figure import Figure
@@ -97,12 +102,12 @@ class Scores:
         return figure
 
 
-def generation_scores(grid: Grid, most: int) -> Iterator[Scores]:
+def generation_scores(grid: Grid) -> Iterator[Scores]:
     """Yield scores of generated images, a figure for each scenario and extractor."""
     from reports.figures.lines import places
 
     looks = places(grid)
-    for number, scenario in enumerate(grid.scenarios[:most]):
+    for number, scenario in enumerate(grid.scenarios):
         for extractor in extractors(grid):
             panels = []
             for column, label, logarithmic in _SCORES:
@@ -124,10 +129,20 @@ def generation_scores(grid: Grid, most: int) -> Iterator[Scores]:
 
 @dataclass(frozen=True)
 class Sample:
-    """A grid of generated images beside a run's record."""
+    """A grid of generated images beside a run's record.
+
+    Parameters
+    ----------
+    title : str
+        What it shows.
+    path : Path
+        Where it lies now, which is no part of the figure's data.
+    content : str
+        Digest of its bytes.
+    """
 
     title: str
-    path: str
+    path: Path
     content: str
 
 
@@ -139,12 +154,20 @@ class Samples:
     ----------
     rows : tuple of (str, tuple of Sample)
         A method and its pictures, of its first finished run.
+    heading : str
+        The scenario, and what is not drawn of it.
     name : str
         Stem of its files.
     """
 
     rows: tuple[tuple[str, tuple[Sample, ...]], ...]
+    heading: str = ""
     name: str = "samples"
+
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return titled("Samples of generated images", [self.heading])
 
     def draw(self) -> Figure:
         """Return the figure."""
@@ -159,9 +182,11 @@ class Samples:
         lines = [pictures[start : start + _ACROSS] for start in range(0, len(pictures), _ACROSS)]
         titles = [_TITLE_LINE * max(1 + title.count("\n") for title, _ in line) for line in lines]
         sizes = [max(one.shape[0] / one.shape[1] for _, one in line) * width for line in lines]
-        height = sum(titles) + sum(sizes) + _GAP * len(lines)
+        over = 1.6 * _TITLE_LINE if self.heading else 0.0
+        height = over + sum(titles) + sum(sizes) + _GAP * len(lines)
         figure = Figure(figsize=(PAGE, height))
-        top = height
+        figure.text(0.5, 1 - 0.03 / height, self.heading, ha="center", va="top")
+        top = height - over
         for line, title_height, size in zip(lines, titles, sizes, strict=True):
             top -= title_height
             for place, (title, picture) in enumerate(line):
@@ -178,17 +203,28 @@ class Samples:
 
 
 def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
-    """Yield the figure of samples, of the first scenario that has any."""
+    """Yield the figure of samples, of the first scenario that has any; it says so."""
     for scenario in grid.scenarios:
-        rows = []
+        rows, left = [], 0
         for row, cell in grid.column(scenario):
             done = next((run for run in cell.runs if run["shown"] == DONE), None)
             found = [] if done is None else _pictures(folder / str(done["run_id"]))
             if found:
-                rows.append((row.label, tuple(found)))
+                rows.append((row.label, tuple(found[:MOST_SAMPLES])))
+                left += len(found[MOST_SAMPLES:])
         if rows:
-            yield Samples(tuple(rows))
+            yield Samples(tuple(rows), _which(grid, scenario, left))
             return
+
+
+def _which(grid: Grid, scenario: tuple[str, ...], left: int) -> str:
+    """Return which scenario samples are of, and how many of its pictures are not drawn."""
+    words = [", ".join(grid.axes.header(scenario))]
+    if len(grid.scenarios) > 1:
+        words[0] += f" (one of {len(grid.scenarios)} scenarios)"
+    if left:
+        words.append(f"{MOST_SAMPLES} pictures of a method at most: {left} more in its runs")
+    return "; ".join(filter(None, words))
 
 
 def picture_title(path: Path) -> str | None:
@@ -216,8 +252,7 @@ def _pictures(folder: Path) -> list[Sample]:
             int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)
         ],
     )
-    titled = [(path, title) for path in paths if (title := picture_title(path)) is not None]
+    found = [(path, title) for path in paths if (title := picture_title(path)) is not None]
     return [
-        Sample(title, str(path), digest({"bytes": path.read_bytes().hex()}))
-        for path, title in titled[:MOST_SAMPLES]
+        Sample(title, path, digest({"bytes": path.read_bytes().hex()})) for path, title in found
     ]

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmark.store import ExperimentStore
 from reports.axes import describe, sort_keys, title
-from reports.figures.style import legend_below, look, panels
+from reports.figures.style import legend_below, look, pages, panels, titled
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 from reports.statistics import summarize
@@ -82,6 +82,11 @@ class Lines:
     panels: tuple[tuple[str, tuple[Series, ...]], ...]
     bars: bool
     order: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return titled(f"Accuracy by {self.x_title}", [heading for heading, _ in self.panels])
 
     def draw(self) -> Figure:
         """Return the figure."""
@@ -202,7 +207,7 @@ def _series(grid: Grid, along: Mapping[str, tuple[str, ...]]) -> Iterator[Series
 
 
 def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
-    """Yield the figure of accuracy against server steps, if any run recorded a history.
+    """Yield the figures of accuracy against server steps, if any run recorded a history.
 
     Parameters
     ----------
@@ -211,11 +216,11 @@ def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
     folder : Path
         The experiment's folder, where the histories are.
     most : int
-        Scenarios that are drawn at most.
+        Scenarios of a figure, at most.
     """
     store = ExperimentStore(folder)
     made = []
-    for scenario in grid.scenarios[:most]:
+    for scenario in grid.scenarios:
         series = []
         for row, place in places(grid).items():
             cell = grid.cells.get((row, scenario))
@@ -225,8 +230,9 @@ def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
                 series.append(Series(row.label, row.reference, place, x, y, spread))
         if series:
             made.append((", ".join(grid.axes.header(scenario)), tuple(series)))
-    if made:
-        yield Lines("accuracy_by_server_step", _STEP, (), tuple(made), False, _order(grid))
+    for ending, chosen in pages(made, most):
+        name = f"accuracy_by_server_step{ending}"
+        yield Lines(name, _STEP, (), chosen, False, _order(grid))
 
 
 def _history(store: ExperimentStore, cell: GridCell) -> list[tuple[float, float, float]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reports.axes import plain_text
+from reports.figures.style import pages, titled
 from reports.grid import Grid
 from reports.load import DONE
 
@@ -44,6 +45,11 @@ class Partitions:
     panels: tuple[Partition, ...]
     name: str = "partitions"
 
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return titled("Partitions", [one.title for one in self.panels])
+
     def draw(self) -> Figure:
         """Return the figure."""
         import numpy as np
@@ -59,7 +65,7 @@ class Partitions:
 
 
 def partitions(grid: Grid, most: int) -> Iterator[Partitions]:
-    """Yield the figure: the first split of each of the first ``most`` partitions."""
+    """Yield figures of the first split of each partition, ``most`` partitions a figure."""
     found: dict[str, Partition] = {}
     for scenario in grid.scenarios:
         runs = (run for _, cell in grid.column(scenario) for run in cell.runs)
@@ -67,8 +73,8 @@ def partitions(grid: Grid, most: int) -> Iterator[Partitions]:
         if run is not None:
             key = f"{run.get('split_id')} {run.get('split_widths')}"
             found.setdefault(key, _partition(run, ", ".join(grid.axes.header(scenario))))
-    if found:
-        yield Partitions(tuple(found.values())[:most])
+    for ending, chosen in pages(list(found.values()), most):
+        yield Partitions(chosen, f"partitions{ending}")
 
 
 def _partition(run: Mapping[str, Any], heading: str) -> Partition:

@@ -39,6 +39,11 @@ class CriticalDifference:
     left_out: int = 0
     name: str = "critical_difference"
 
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return f"Critical differences of mean ranks over {self.blocks} datasets"
+
     def draw(self) -> Figure:
         """Return the figure: an axis of ranks, methods on both sides, bars over ties."""
         from matplotlib.figure import Figure

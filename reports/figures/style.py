@@ -7,13 +7,15 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLE_VERSION = "4"
+_Item = TypeVar("_Item")
+
+STYLE_VERSION = "5"
 """Raised when figures should be drawn anew though their data did not change."""
 
 COLUMN = 3.4
@@ -122,6 +124,26 @@ def panels(count: int, height: float = 2.2, most: int = 3) -> tuple[Figure, list
     for spare in axes[count:]:
         spare.set_visible(False)
     return figure, axes[:count]
+
+
+def pages(items: Sequence[_Item], most: int) -> Iterator[tuple[str, tuple[_Item, ...]]]:
+    """Yield the items of one figure after the other, with the ending of its name.
+
+    Parameters
+    ----------
+    items : sequence
+        What gets a panel each; nothing of it is left out.
+    most : int
+        Panels of a figure.
+    """
+    for start in range(0, len(items), most):
+        yield (f"_{start // most + 1}" if start else ""), tuple(items[start : start + most])
+
+
+def titled(what: str, headings: Sequence[str]) -> str:
+    """Return a figure's title: what it shows, and on which scenarios."""
+    places = "; ".join(filter(None, headings))
+    return f"{what}: {places}" if places else what
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reports.figures.lines import places
-from reports.figures.style import legend_below, look, panels
+from reports.figures.style import legend_below, look, pages, panels, titled
 from reports.grid import Grid
 
 if TYPE_CHECKING:
@@ -49,28 +50,91 @@ class Traffic:
     order: tuple[str, ...]
     name: str = "accuracy_by_bytes"
 
+    @property
+    def title(self) -> str:
+        """What it shows, and of what."""
+        return titled("Accuracy against bytes", [heading for heading, _ in self.panels])
+
     def draw(self) -> Figure:
         """Return the figure."""
         figure, axes = panels(len(self.panels))
         for axis, (heading, points) in zip(axes, self.panels, strict=True):
             axis.set_title(heading)
-            for point in points:
-                _point(axis, point)
-            front = pareto([point for point in points if not point.reference])
-            axis.step(
-                [point.megabytes for point in front],
-                [point.accuracy for point in front],
-                where="post",
-                color="#bbbbbb",
-                linewidth=1,
-                zorder=1,
-                label="Pareto front" if len(front) > 1 else "_one point",
-            )
-            _log_scale(axis, [point.megabytes for point in points if point.megabytes > 0])
-            axis.set_xlabel("MB per client, up and down")
+            places = _beside(points)
+            for point, place in zip(points, places, strict=True):
+                _point(axis, replace(point, megabytes=place))
+            _log_scale(axis, [place for place in places if place > 0])
+            members = pareto([point for point in points if not point.reference])
+            drawn = [(places[points.index(one)], one.accuracy) for one in members]
+            _front(axis, [one for one in drawn if one[0] > 0])
+            moved = any(place != one.megabytes for place, one in zip(places, points, strict=True))
+            hint = "\n(equal bytes stand side by side)" if moved else ""
+            axis.set_xlabel("MB per client, up and down" + hint)
             axis.set_ylabel("test accuracy (%)")
         legend_below(figure, axes, self.order)
         return figure
+
+
+_APART, _WIDEST = 0.018, 0.06
+"""Least distance of two points, and the most that all together take, as shares of the axis."""
+
+
+def _beside(points: Sequence[Point]) -> list[float]:
+    """Return where points are drawn on the x axis: those of equal bytes stand side by side.
+
+    On a logarithmic axis no point moves further than its neighbours need, and their order
+    stays (points of equal bytes by rising accuracy), so that the front's steps still rise.
+    """
+    moved = [place for place, point in enumerate(points) if point.megabytes > 0]
+    moved.sort(key=lambda place: (points[place].megabytes, points[place].accuracy))
+    logs = [math.log(points[place].megabytes) for place in moved]
+    # The axis reaches to half and double. Ten methods of equal bytes are still read as equal.
+    span = logs[-1] - logs[0] + math.log(4)
+    least = min(_APART, _WIDEST / len(logs)) * span
+    groups: list[tuple[float, int]] = []  # mean logarithm, and how many stand around it
+    for value in logs:
+        middle, count = value, 1
+        while groups and middle - groups[-1][0] < least * (count + groups[-1][1]) / 2:
+            before, many = groups.pop()
+            middle = (middle * count + before * many) / (count + many)
+            count += many
+        groups.append((middle, count))
+    found = [point.megabytes for point in points]
+    spread = [
+        middle + least * (number - (count - 1) / 2) if count > 1 else middle
+        for middle, count in groups
+        for number in range(count)
+    ]
+    for place, value in zip(moved, spread, strict=True):
+        if not math.isclose(value, math.log(found[place]), abs_tol=1e-9):
+            found[place] = math.exp(value)
+    return found
+
+
+def _front(axis: Axes, members: Sequence[tuple[float, float]]) -> None:
+    """Draw what can be had at a price: from the bottom up to the first member, then on in steps.
+
+    It is seen however close the members stand, even if there is one alone.
+    """
+    if not members:
+        return
+    (_, right), (bottom, _) = axis.get_xlim(), axis.get_ylim()
+    x = [place for place, _ in members for _ in range(2)] + [right]
+    y = [bottom] + [accuracy for _, accuracy in members for _ in range(2)]
+    axis.plot(
+        x,
+        y,
+        color="#333333",
+        linewidth=0.8,
+        marker="o",
+        markersize=8,
+        markerfacecolor="none",
+        markeredgewidth=0.7,
+        markevery=range(1, len(x), 2),  # the corners between are no methods
+        zorder=4,
+        label="Pareto front",
+    )
+    axis.set_ylim(bottom=bottom)
 
 
 def _log_scale(axis: Axes, values: Sequence[float]) -> None:
@@ -116,9 +180,9 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def traffic(grid: Grid, most: int) -> Iterator[Traffic]:
-    """Yield the figure, if two methods at least have both numbers in some scenario."""
+    """Yield ``most`` scenarios a figure, those where two methods at least have both numbers."""
     made = []
-    for scenario in grid.scenarios[:most]:
+    for scenario in grid.scenarios:
         found = []
         for row, place in places(grid).items():
             cell = grid.cells.get((row, scenario))
@@ -131,5 +195,6 @@ def traffic(grid: Grid, most: int) -> Iterator[Traffic]:
                 found.append(Point(row.label, row.reference, place, cost, 100 * score.mean, spread))
         if sum(point.megabytes > 0 for point in found) > 1:
             made.append((", ".join(grid.axes.header(scenario)), tuple(found)))
-    if made:
-        yield Traffic(tuple(made), tuple(row.label for row in grid.rows))
+    for ending, chosen in pages(made, most):
+        order = tuple(row.label for row in grid.rows)
+        yield Traffic(chosen, order, f"accuracy_by_bytes{ending}")

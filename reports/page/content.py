@@ -14,12 +14,15 @@ from reports.axes import plain_text
 from reports.figures.generation import picture_title
 from reports.figures.lines import places
 from reports.figures.style import look
+from reports.generation import extractors
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 from reports.scores import verdicts
 
 POINTS = 200
 """Points of a history that are kept, at most; evenly thinned, the last one always there."""
+POINTS_OF_OTHERS = 20
+"""The same for the runs of a cell after its first: a hundred of them are to stay one small file."""
 
 FILTERS = (
     ("dataset", "dataset"),
@@ -33,7 +36,7 @@ FILTERS = (
 
 _NUMBERS = (
     *("accuracy", "teacher_accuracy", "up_per_client", "down_per_client", "client_seconds"),
-    *("server_seconds", "server_flops", "fedavg_rounds", "usefulness", "classifier.fid_ratio"),
+    *("server_seconds", "server_flops", "fedavg_rounds", "usefulness"),
 )
 _SPEC = ("scenario", "method", "budget", "measure", "compute", "code")
 
@@ -46,8 +49,9 @@ def page_content(grid: Grid, folder: Path) -> dict[str, Any]:
     grid : Grid
         Its rows and cells.
     folder : Path
-        Its folder, where records, histories and sample grids lie. Histories and pictures of
-        the first finished run of a cell are part of the page; others are linked.
+        Its folder, where records, histories and sample grids lie. The whole
+        history and the pictures of the first finished run of a cell are part of the page; of
+        others it has a coarse curve of the accuracy, and links.
     """
     judged, looks = verdicts(grid), places(grid)
     rows, chosen = [], []
@@ -64,7 +68,8 @@ def page_content(grid: Grid, folder: Path) -> dict[str, Any]:
         for run in cell.runs:
             key = str(run["run_id"])
             runs[key] = _run(run, records.get(key), folder, whole=key in set(chosen))
-    return {"rows": rows, "runs": runs, "filters": _filters(rows)}
+    named = list(extractors(grid))
+    return {"rows": rows, "runs": runs, "filters": _filters(rows), "extractors": named}
 
 
 def _marks(row: RowKey, verdict: Any) -> dict[str, bool]:
@@ -76,7 +81,8 @@ def _marks(row: RowKey, verdict: Any) -> dict[str, bool]:
 
 def _row(row: RowKey, cell: GridCell, scenario: tuple[str, ...], grid: Grid) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
-    for column in _NUMBERS:
+    # A distance means something in its extractor's features alone: each has its own column.
+    for column in (*_NUMBERS, *(f"{name}.fid_ratio" for name in extractors(grid))):
         found = cell.summary(column)
         numbers[column] = None if found is None else [found.mean, found.sd]
     place = ", ".join(grid.axes.header(scenario))
@@ -152,13 +158,19 @@ def _run(
 
 
 def _kept(folder: Path) -> dict[str, Any]:
-    return {"history": _history(folder / "history.csv"), "grids": _grids(folder, whole=True)}
+    history = _thinned(_history(folder / "history.csv"), POINTS)
+    return {"history": history, "grids": _grids(folder, whole=True)}
 
 
 def _linked(folder: Path) -> dict[str, Any]:
-    history = folder / "history.csv"
-    link = f"../{folder.name}/history.csv" if history.is_file() else ""
-    return {"history_place": link, "grids": _grids(folder, whole=False)}
+    path = folder / "history.csv"
+    # The page may be sent alone: without a curve of its own such a run would show a dead link.
+    mine = {name: points for name, points in _history(path).items() if name == "accuracy"}
+    return {
+        "history": _thinned(mine, POINTS_OF_OTHERS),
+        "history_place": f"../{folder.name}/history.csv" if path.is_file() else "",
+        "grids": _grids(folder, whole=False),
+    }
 
 
 def _grids(folder: Path, *, whole: bool) -> list[dict[str, str]]:
@@ -179,8 +191,8 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _history(path: Path) -> dict[str, Any]:
-    """Return the server's and the clients' curves, thinned."""
+def _history(path: Path) -> dict[str, list[list[float]]]:
+    """Return the server's and the clients' curves."""
     if not path.is_file():
         return {}
     rows = read_history(path)
@@ -194,13 +206,18 @@ def _history(path: Path) -> dict[str, Any]:
                 continue
             title = f"client {client:g}: {name}" if isinstance(client, float) else name
             curves.setdefault(title, []).append([step, value])
-    return {name: _thin(points) for name, points in curves.items()}
+    return curves
 
 
-def _thin(points: list[list[float]]) -> list[list[float]]:
-    if len(points) <= POINTS:
+def _thinned(curves: Mapping[str, list[list[float]]], most: int) -> dict[str, list[list[float]]]:
+    """Return ``most`` points of each curve, evenly spread, the last one always there."""
+    return {name: _thin(points, most) for name, points in curves.items()}
+
+
+def _thin(points: list[list[float]], most: int) -> list[list[float]]:
+    if len(points) <= most:
         return points
-    return [points[at * (len(points) - 1) // (POINTS - 1)] for at in range(POINTS)]
+    return [points[at * (len(points) - 1) // (most - 1)] for at in range(most)]
 
 
 def as_script(content: Mapping[str, Any]) -> str:

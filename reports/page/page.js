@@ -33,7 +33,7 @@
     ["up_per_client", "up / client", bytes], ["down_per_client", "down / client", bytes],
     ["client_seconds", "clients s", three], ["server_seconds", "server s", three],
     ["server_flops", "server FLOPs", flops], ["usefulness", "trained on images %", percent],
-    ["classifier.fid_ratio", "Fréchet ÷ real", three],
+    ...content.extractors.map((name) => [`${name}.fid_ratio`, `Fréchet ÷ real (${name})`, three]),
   ].filter(([key]) => content.rows.some((row) => row[key]));
   const columns = [
     { key: "label", title: "method", text: true },
@@ -250,9 +250,11 @@
     const [mine, clients] = [curves.filter(([name]) => !ofClient.test(name)), curves.filter(([name]) => ofClient.test(name))];
     if (mine.length) children.push(element("h3", {}, "History of the global model"), element("div", { class: "plot", id: "history" }));
     if (clients.length) children.push(element("h3", {}, "Clients' training"), chooser(clients), element("div", { class: "plot", id: "clients" }));
-    if (run.history_place) children.push(element("p", {}, element("a", { href: run.history_place }, "history.csv")));
+    if (run.history_place) children.push(element("p", { class: "hint" }, "A coarse curve of the accuracy; all of it is in ",
+      element("a", { href: run.history_place }, "history.csv"), " beside the run's record."));
     if (run.grids?.length) {
-      children.push(element("h3", {}, "Generated images"), element("div", { class: "grids" }, ...run.grids.map((grid) => element("figure", {},
+      children.push(element("h3", {}, "Generated images"), run.grids.some((grid) => grid.linked) ? element("p", { class: "hint" },
+        "This page holds the pictures of the first finished seed alone. These are links: they work where the experiment's folder lies around the page.") : "", element("div", { class: "grids" }, ...run.grids.map((grid) => element("figure", {},
         grid.linked ? element("a", { href: grid.linked }, grid.title) : element("img", { src: grid.source, alt: grid.title }),
         grid.linked ? null : element("figcaption", {}, grid.title)))));
     }

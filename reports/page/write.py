@@ -27,7 +27,7 @@ def page_text(
     *,
     notes: Sequence[str],
     reasons: Sequence[str],
-    figures: Sequence[Path],
+    figures: Sequence[tuple[str, Path]],
 ) -> str:
     """Return the HTML page of an experiment; the same text for the same records.
 
@@ -43,16 +43,16 @@ def page_text(
         Rendered tables by name.
     notes, reasons : sequence of str
         What the tables rest on, and what did not end well.
-    figures : sequence of Path
-        PNG files to show; a PDF of the same name lies beside each.
+    figures : sequence of (str, Path)
+        Titles and PNG files to show; a PDF of the same name lies beside each.
     """
     pictures = [
         {
-            "title": path.stem.replace("_", " "),
+            "title": title,
             "source": data_uri(path.read_bytes()),
             "pdf": f"figures/{path.stem}.pdf",
         }
-        for path in figures
+        for title, path in figures
     ]
     text: str = _template().render(
         experiment=experiment,

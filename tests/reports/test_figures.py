@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from report_lab import Lab
+from PIL import Image
+from report_lab import Lab, judged
 
 from benchmark.store import Status
 from reports.api import write_report
 from reports.comparisons import rank_methods
 from reports.figures import plots
+from reports.figures.classes import Confusion
+from reports.figures.generation import Samples
 from reports.figures.lines import Lines
 from reports.figures.ranks import cliques
 from reports.figures.style import look
@@ -35,16 +41,11 @@ def _data(folder: Path) -> dict[str, object]:
     return {plot.name: plot for plot in plots(results, grid, rank_methods(grid))}
 
 
-@pytest.fixture(autouse=True)
-def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reports.figures.MOST_SCENARIOS", 1)
-
-
 def test_every_figure_is_drawn_as_pdf_and_png(lab: Lab) -> None:
     report = write_report(_fill(lab))
     drawn = {path.name for path in report.files if path.parent.name == "figures"}
     stems = {"accuracy_by_alpha", "accuracy_by_bytes", "accuracy_by_server_step"}
-    stems |= {"per_class_1", "confusion_1", "partitions"}
+    stems |= {"per_class_1", "confusion_1", "per_class_2", "confusion_2", "partitions"}
     assert drawn == {f"{stem}.{ending}" for stem in stems for ending in ("pdf", "png")}
     folder = lab.folder / "report" / "figures"
     for path in folder.glob("*.png"):
@@ -145,3 +146,106 @@ def test_cliques_are_longest_and_not_nested() -> None:
 def test_twenty_methods_look_different() -> None:
     methods = [look(place, reference=False) for place in range(20)]
     assert len({(one.color, one.marker) for one in methods}) == 20
+
+
+def _front_line(points: tuple[Point, ...]) -> tuple[list[float], list[float], Any]:
+    axis = Traffic((("", points),), ()).draw().axes[0]
+    [line] = [one for one in axis.get_lines() if one.get_label() == "Pareto front"]
+    x, y = line.get_data()
+    return list(x), list(y), axis
+
+
+def test_the_front_is_drawn_from_the_bottom_to_the_right_edge_even_if_one_method_is_it() -> None:
+    better, worse = Point("better", False, 0, 1.0, 80.0, 2.0), Point("worse", False, 1, 2.0, 70, 0)
+    x, y, axis = _front_line((better, worse))
+    assert x == [pytest.approx(1.0), pytest.approx(1.0), axis.get_xlim()[1]]
+    assert y == [axis.get_ylim()[0], 80.0, 80.0]
+
+
+def test_the_front_lies_above_error_bars_and_rings_its_members() -> None:
+    _, _, axis = _front_line(tuple(Point(f"{at}", False, at, 1 + at, 50 + at, 1) for at in (0, 1)))
+    [front] = [one for one in axis.get_lines() if one.get_label() == "Pareto front"]
+    assert list(front.get_markevery()) == [1, 3]
+    others = [one for box in axis.containers for one in box.get_children()]
+    assert all(front.get_zorder() > one.get_zorder() for one in others)
+
+
+def test_methods_of_equal_bytes_stand_side_by_side() -> None:
+    points = tuple(Point(f"{at}", False, at, 5.0, 50.0 + at, 0.0) for at in range(3))
+    axis = Traffic((("", points),), ()).draw().axes[0]
+    x = [box.lines[0].get_xdata()[0] for box in axis.containers]
+    assert x[0] < x[1] < x[2]
+    assert x[1] == pytest.approx(5.0)
+    assert x[2] / x[0] < 1.1
+
+
+def test_further_scenarios_stand_in_further_figures(lab: Lab) -> None:
+    for clients in range(2, 10):
+        for method in ("averaging", "distilling"):
+            where = {"partition__clients": clients}
+            lab.add(method, 0, history=[0.1, 0.2], generation=[judged()], **where)
+    found = _data(lab.plan())
+    for stem in ("accuracy_by_bytes", "accuracy_by_server_step"):
+        panels = [len(getattr(found[name], "panels")) for name in (stem, f"{stem}_2")]  # noqa: B009
+        assert panels == [6, 2]
+    for stem in ("per_class", "confusion", "generation_classifier"):
+        assert {f"{stem}_{number}" for number in range(1, 9)} <= set(found)
+
+
+def test_a_figure_is_titled_by_what_it_shows_of_which_scenarios(lab: Lab) -> None:
+    found = _data(_fill(lab))
+    titles = {name: getattr(plot, "title") for name, plot in found.items()}  # noqa: B009
+    assert titles["confusion_1"] == "Confusion: α = 0.1"
+    assert titles["per_class_2"] == "Accuracy by class: α = 1"
+    assert titles["accuracy_by_bytes"] == "Accuracy against bytes: α = 0.1; α = 1"
+    assert len(set(titles.values())) == len(titles)
+    write_report(lab.folder)
+    page = (lab.folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert 'alt="Confusion: α = 0.1"' in page
+    assert "<figcaption>Confusion: α = 0.1 " in page
+
+
+def test_confusion_names_classes_at_the_edges_and_labels_every_lowest_panel() -> None:
+    matrix = ((5, 1, 0), (0, 6, 0), (1, 0, 5))
+    labels = tuple(f"method {number}" for number in range(7))
+    names = ("shirt", "shoe", "bag")
+    axes = Confusion("confusion", "", labels, (matrix,) * 7, names).draw().axes
+    said = [[text.get_text() for text in axis.get_xticklabels()] for axis in axes]
+    lowest, upper = [*range(2, 7)], [0, 1]
+    assert all(tuple(said[at]) == names for at in lowest)
+    assert all(axes[at].get_xlabel() == "predicted" for at in lowest)
+    assert not any("".join(said[at]) + axes[at].get_xlabel() for at in upper)
+    many = tuple(tuple(int(row == column) for column in range(20)) for row in range(20))
+    numbered = Confusion("confusion", "", ("one",), (many,), tuple(map(str, range(20)))).draw()
+    assert len(numbered.axes[0].get_xticks()) < 20
+
+
+def _png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 200).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_ten_pictures_of_a_method_are_drawn_and_the_rest_is_counted(lab: Lab) -> None:
+    pictures = {f"grid-client-{number}-generated.png": _png() for number in range(12)}
+    lab.add("distilling", 0, grids=pictures)
+    figure = _data(lab.plan())["samples"]
+    assert isinstance(figure, Samples)
+    [(_, drawn)] = figure.rows
+    assert len(drawn) == 10
+    assert drawn[-1].title == "client 9 generated | real"
+    assert "2 more" in figure.heading
+
+
+def test_copied_results_draw_nothing_anew(lab: Lab, tmp_path: Path) -> None:
+    lab.add("distilling", 0, grids={"grid-generated.png": _png()})
+    write_report(lab.plan())
+    copied = tmp_path / "elsewhere" / lab.folder.name
+    shutil.copytree(lab.folder, copied)
+    write_report(copied)
+    digests = [
+        json.loads((folder / "report/figures/drawn.json").read_text())
+        for folder in (lab.folder, copied)
+    ]
+    assert "samples" in digests[0]["figures"]
+    assert digests[0] == digests[1]

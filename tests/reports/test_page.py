@@ -155,7 +155,9 @@ def test_a_cell_opens_its_runs_and_a_run_its_record(page: Any) -> None:
     assert body.locator(".grids img").count() == 1
     page.get_by_role("button", name="← runs").click()
     page.get_by_role("button", name="seed 1").click()
+    assert body.locator("#history .main-svg").count() > 0
     assert body.get_by_role("link", name="history.csv").count() == 1
+    assert "pictures of the first finished seed alone" in body.inner_text()
     assert body.locator("a[href$='grid-client-0-generated.png']").count() == 1
     page.get_by_role("button", name="Close").click()
     assert not page.locator("#panel").is_visible()
