@@ -138,9 +138,8 @@ def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
                 png = next(path for path in figure.files if path.suffix == ".png")
                 pictures.append((figure.title, png))
         page = page_text(
-            results.name,
+            results,
             grid,
-            experiment_dir,
             rendered,
             notes=said,
             reasons=why,

@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Results:
         Methods that could not be loaded, with the reason.
     problems : tuple of str
         What was found damaged or missing, one sentence each.
+    records : mapping of str to Record
+        Whole records by run id.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Results:
     setting_columns: tuple[str, ...]
     not_installed: Mapping[str, str]
     problems: tuple[str, ...]
+    records: Mapping[str, Record] = field(default_factory=dict, repr=False, compare=False)
 
 
 def load(folder: Path) -> Results:
@@ -91,7 +94,13 @@ def load(folder: Path) -> Results:
     columns = list(dict.fromkeys([*_COLUMNS, *settings, *(key for row in rows for key in row)]))
     runs = pd.DataFrame.from_records(rows, columns=columns).convert_dtypes()
     return Results(
-        folder.name, folder, runs, tuple(settings), dict(manifest.not_installed), tuple(problems)
+        folder.name,
+        folder,
+        runs,
+        tuple(settings),
+        dict(manifest.not_installed),
+        tuple(problems),
+        {record.run_id: record for record in records},
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.store import ExperimentStore, Record
+from benchmark.store import Record
 from benchmark.store.attempts import read_history
 from reports.axes import plain_text
 from reports.figures.generation import picture_title
@@ -16,7 +16,7 @@ from reports.figures.lines import places
 from reports.figures.style import look
 from reports.generation import extractors
 from reports.grid import Grid, GridCell, RowKey
-from reports.load import DONE
+from reports.load import DONE, Results
 from reports.scores import verdicts
 
 POINTS = 200
@@ -41,15 +41,15 @@ _NUMBERS = (
 _SPEC = ("scenario", "method", "budget", "measure", "compute", "code")
 
 
-def page_content(grid: Grid, folder: Path) -> dict[str, Any]:
+def page_content(grid: Grid, results: Results) -> dict[str, Any]:
     """Return all that the page shows of an experiment.
 
     Parameters
     ----------
     grid : Grid
         Its rows and cells.
-    folder : Path
-        Its folder, where records, histories and sample grids lie. The whole
+    results : Results
+        Its records, and the folder where histories and sample grids lie. The whole
         history and the pictures of the first finished run of a cell are part of the page; of
         others it has a coarse curve of the accuracy, and links.
     """
@@ -62,12 +62,11 @@ def page_content(grid: Grid, folder: Path) -> dict[str, Any]:
             first = next((run for run in cell.runs if run["shown"] == DONE), None)
             if first is not None:
                 chosen.append(str(first["run_id"]))
-    records = {record.run_id: record for record in ExperimentStore(folder).records()}
-    runs = {}
+    runs, first_ones = {}, set(chosen)
     for cell in grid.cells.values():
         for run in cell.runs:
             key = str(run["run_id"])
-            runs[key] = _run(run, records.get(key), folder, whole=key in set(chosen))
+            runs[key] = _run(run, results.records.get(key), results.folder, whole=key in first_ones)
     named = list(extractors(grid))
     return {"rows": rows, "runs": runs, "filters": _filters(rows), "extractors": named}
 

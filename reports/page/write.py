@@ -13,6 +13,7 @@ from jinja2 import Environment, select_autoescape
 from markupsafe import Markup
 
 from reports.grid import Grid
+from reports.load import Results
 from reports.page.content import as_script, data_uri, page_content
 from reports.table import Table
 
@@ -20,9 +21,8 @@ PAGE_NAME = "index.html"
 
 
 def page_text(
-    experiment: str,
+    results: Results,
     grid: Grid,
-    folder: Path,
     tables: Mapping[str, Table],
     *,
     notes: Sequence[str],
@@ -33,12 +33,10 @@ def page_text(
 
     Parameters
     ----------
-    experiment : str
-        Its name.
+    results : Results
+        Its runs.
     grid : Grid
         Its rows and cells.
-    folder : Path
-        Its folder.
     tables : mapping of str to Table
         Rendered tables by name.
     notes, reasons : sequence of str
@@ -55,12 +53,12 @@ def page_text(
         for title, path in figures
     ]
     text: str = _template().render(
-        experiment=experiment,
+        experiment=results.name,
         tables=[_table(table) for table in tables.values()],
         notes=list(notes),
         reasons=list(reasons),
         pictures=pictures,
-        content=Markup(as_script(page_content(grid, folder))),
+        content=Markup(as_script(page_content(grid, results))),
         style=Markup(_file("page.css")),
         script=Markup(_file("page.js")),
         plotly=Markup(_plotly()),

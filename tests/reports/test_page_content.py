@@ -13,7 +13,7 @@ from reports.page.content import page_content
 
 def content(lab: Lab) -> dict[str, Any]:
     results = load(lab.plan())
-    return page_content(build_grid(results), lab.folder)
+    return page_content(build_grid(results), results)
 
 
 def test_each_extractor_has_its_own_column(lab: Lab) -> None:
