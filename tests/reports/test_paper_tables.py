@@ -13,7 +13,7 @@ from report_lab import Lab, judged
 
 from benchmark.store import Status
 from reports import latex
-from reports.ablations import ablations
+from reports.ablations import ablations, change_text, differences
 from reports.api import Report, write_report
 from reports.comparisons import rank_methods
 from reports.figures import plots
@@ -70,6 +70,26 @@ def test_an_ablation_departs_from_the_configuration_in_the_middle(lab: Lab) -> N
     assert {key: [value for value, _ in line] for key, line in found.sweeps().items()} == {
         "entropy": [0.0, 1.0, 2.0]
     }
+
+
+def test_nested_settings_are_told_one_by_one() -> None:
+    first = {"images": "real", "settings": {"a": 1, "deep": {"b": [1, 2], "c": None}}}
+    second = {"images": "real", "settings": {"a": 1.0, "deep": {"b": [1, 3], "c": None}}}
+    assert differences(first, second) == {"settings.deep.b": ("1,2", "1,3")}
+    assert differences({"settings": {"a": 1}}, {"settings": None}) == {"settings.a": ("1", "–")}
+
+
+def test_a_long_change_names_what_both_have_and_counts_the_rest() -> None:
+    first = {"images": "real", "made": {"reading": "clients", "width": 8}}
+    second = {"images": "new", "made": {"noise": 100, "lr": 0.1, "width": 24}}
+    change = differences(first, second)
+    text = "images real → new, made.width 8 → 24"
+    assert change_text(change, 3) == f"{text} and 3 more"
+    assert change_text(change) == (
+        f"{text}, made.reading clients → –, made.noise – → 100, made.lr – → 0.1"
+    )
+    many = dict.fromkeys("abcde", ("–", "1"))
+    assert change_text(many, 3) == "a – → 1, b – → 1, c – → 1 and 2 more"
 
 
 def test_the_table_gives_paired_differences_to_the_base(lab: Lab) -> None:
