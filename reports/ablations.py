@@ -30,7 +30,7 @@ class Ablation:
     method : str
         Name of the plugin.
     base : RowKey
-        The configuration with the fewest differences to all others.
+        The configuration that carries the method's name, else the first of the experiment.
     changes : mapping of RowKey to (mapping of str to (old, new))
         Settings of every other configuration that differ from the base's, nested ones by
         their dotted names.
@@ -76,13 +76,12 @@ def ablations(grid: Grid) -> tuple[Ablation, ...]:
             configs.setdefault(row.method, {})[row] = json.loads(text)
     found = []
     for method, rows in configs.items():
-        ordered = {row: rows[row] for row in grid.rows if row in rows}
-        if len(ordered) > 1:
-            base = _base(ordered, method)
+        if len(rows) > 1:
+            base = _base(grid, tuple(rows))
             others = {
-                row: differences(ordered[base], config)
-                for row, config in ordered.items()
-                if row != base
+                row: differences(rows[base], rows[row])
+                for row in grid.rows
+                if row in rows and row != base
             }
             found.append(Ablation(method, base, others))
     return tuple(found)
@@ -111,14 +110,29 @@ def _leaves(config: Config, above: str = "") -> Iterator[tuple[str, str]]:
             yield f"{above}{key}", plain_text(value)
 
 
-def _base(rows: Mapping[RowKey, Config], method: str) -> RowKey:
-    """Return the configuration in the middle: with two alone, the method's own name decides."""
+def _base(grid: Grid, rows: Sequence[RowKey]) -> RowKey:
+    """Return the configuration that the others depart from.
 
-    def distance(row: RowKey) -> tuple[int, bool]:
-        apart = sum(len(differences(rows[row], other)) for other in rows.values())
-        return apart, row.label != method
+    Records don't hold a method's defaults. They are what a run that is labelled as the method
+    has; where none is, they are what an experiment names first. An unfinished row is the base
+    only by its name: nothing could be told apart from it.
 
-    return min(rows, key=distance)
+    Parameters
+    ----------
+    grid : Grid
+        The experiment's grid.
+    rows : sequence of RowKey
+        The method's configurations, in the order of the manifest.
+    """
+
+    def rank(row: RowKey) -> tuple[bool, int]:
+        cells = [cell for (one, _), cell in grid.cells.items() if one == row]
+        named = any(run["label"] == row.method for cell in cells for run in cell.runs)
+        done = sum(cell.summary("accuracy") is not None for cell in cells)
+        return not named, -done
+
+    # The first of equals: min keeps the manifest's order.
+    return min(rows, key=rank)
 
 
 def change_text(change: Mapping[str, tuple[str, str]], most: int | None = None) -> str:

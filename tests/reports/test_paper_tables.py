@@ -59,7 +59,7 @@ def _plots(folder: Path) -> dict[str, object]:
 # --- ablations ---------------------------------------------------------------------------
 
 
-def test_an_ablation_departs_from_the_configuration_in_the_middle(lab: Lab) -> None:
+def test_an_ablation_departs_from_the_configuration_with_the_methods_name(lab: Lab) -> None:
     [found] = ablations(build_grid(load(_variants(lab))))
     assert found.base.label.startswith("distilling")
     assert sorted(change for one in found.changes.values() for change in one) == [
@@ -70,6 +70,41 @@ def test_an_ablation_departs_from_the_configuration_in_the_middle(lab: Lab) -> N
     assert {key: [value for value, _ in line] for key, line in found.sweeps().items()} == {
         "entropy": [0.0, 1.0, 2.0]
     }
+
+
+def _meta_models(lab: Lab, unfinished: str = "") -> Path:
+    for meta in ("prototypes", "none", "synthetic"):
+        for seed in range(2):
+            bare = meta == unfinished and seed == 1
+            lab.add(
+                *("distilling", seed, 0.5 + len(meta) / 100),
+                label=f"distilling (meta={meta})",
+                method__config={**DEFAULT, "meta": meta},
+                status=Status.NOT_RUN if bare else Status.DONE,
+            )
+    return lab.plan()
+
+
+def test_without_the_methods_name_the_first_of_the_experiment_is_the_base(lab: Lab) -> None:
+    report = write_report(_meta_models(lab), figures=False)
+    rows = _cells(report.rendered["ablations"])
+    assert next(iter(rows)) == "distilling (meta=prototypes)"
+    assert rows["distilling (meta=none)"][0] == "meta prototypes → none"
+    assert rows["distilling (meta=none)"][2] == "−6.00 ± 0.00"
+    assert rows["distilling (meta=synthetic)"][2] == "−1.00 ± 0.00"
+
+
+def test_an_unfinished_configuration_is_not_the_base(lab: Lab) -> None:
+    [found] = ablations(build_grid(load(_meta_models(lab, unfinished="prototypes"))))
+    assert found.base.label == "distilling (meta=none)"
+
+
+def test_the_methods_name_makes_the_base_wherever_it_stands(lab: Lab) -> None:
+    _meta_models(lab)
+    lab.add("distilling", 0, method__config={**DEFAULT, "scale": 7})
+    lab.add("distilling", 1, method__config={**DEFAULT, "scale": 7}, status=Status.NOT_RUN)
+    [found] = ablations(build_grid(load(lab.plan())))
+    assert found.base.label == "distilling"
 
 
 def test_nested_settings_are_told_one_by_one() -> None:
