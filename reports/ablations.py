@@ -9,13 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from reports.axes import plain_text
+from reports.axes import UNSET, plain_text
 from reports.grid import Grid, RowKey, Split
 from reports.scores import cell_facts, problems
 from reports.statistics import holm, paired_t, shared_differences, summarize
 from reports.table import Cell, Row, Table
 
 Config = Mapping[str, Any]
+
+CHANGES_SHOWN = 3
+"""Settings of a change that a table names; the CSV names all."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,10 @@ class Ablation:
     method : str
         Name of the plugin.
     base : RowKey
-        The configuration with the fewest differences to all others.
+        The configuration that carries the method's name, else the first of the experiment.
     changes : mapping of RowKey to (mapping of str to (old, new))
-        Settings of every other configuration that differ from the base's.
+        Settings of every other configuration that differ from the base's, nested ones by
+        their dotted names.
     """
 
     method: str
@@ -72,38 +76,82 @@ def ablations(grid: Grid) -> tuple[Ablation, ...]:
             configs.setdefault(row.method, {})[row] = json.loads(text)
     found = []
     for method, rows in configs.items():
-        ordered = {row: rows[row] for row in grid.rows if row in rows}
-        if len(ordered) > 1:
-            base = _base(ordered, method)
+        if len(rows) > 1:
+            base = _base(grid, tuple(rows))
             others = {
-                row: differences(ordered[base], config)
-                for row, config in ordered.items()
-                if row != base
+                row: differences(rows[base], rows[row])
+                for row in grid.rows
+                if row in rows and row != base
             }
             found.append(Ablation(method, base, others))
     return tuple(found)
 
 
 def differences(first: Config, second: Config) -> dict[str, tuple[str, str]]:
-    """Return the settings that differ between two configurations, with both values."""
-    keys = dict.fromkeys((*first, *second))
-    pairs = {key: (plain_text(first.get(key)), plain_text(second.get(key))) for key in keys}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    """Return the settings that differ between two configurations, with both values.
+
+    Nested settings are told one by one, by dotted names. The choices come first, then what
+    they are made with, then what only one of the two has: the settings of another choice.
+    """
+    old, new = dict(_leaves(first)), dict(_leaves(second))
+    keys = dict.fromkeys((*old, *new))
+    pairs = {key: (old.get(key, UNSET), new.get(key, UNSET)) for key in keys}
+    apart = [key for key, pair in pairs.items() if pair[0] != pair[1]]
+    return {
+        key: pairs[key] for key in sorted(apart, key=lambda key: ("." in key, UNSET in pairs[key]))
+    }
 
 
-def _base(rows: Mapping[RowKey, Config], method: str) -> RowKey:
-    """Return the configuration in the middle: with two alone, the method's own name decides."""
-
-    def distance(row: RowKey) -> tuple[int, bool]:
-        apart = sum(len(differences(rows[row], other)) for other in rows.values())
-        return apart, row.label != method
-
-    return min(rows, key=distance)
+def _leaves(config: Config, above: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", plain_text(value)
 
 
-def change_text(change: Mapping[str, tuple[str, str]]) -> str:
-    """Return a change in words, such as ``generator_entropy 1 → 0``."""
-    return ", ".join(f"{key} {old} → {new}" for key, (old, new) in change.items())
+def _base(grid: Grid, rows: Sequence[RowKey]) -> RowKey:
+    """Return the configuration that the others depart from.
+
+    Records don't hold a method's defaults. They are what a run that is labelled as the method
+    has; where none is, they are what an experiment names first. An unfinished row is the base
+    only by its name: nothing could be told apart from it.
+
+    Parameters
+    ----------
+    grid : Grid
+        The experiment's grid.
+    rows : sequence of RowKey
+        The method's configurations, in the order of the manifest.
+    """
+
+    def rank(row: RowKey) -> tuple[bool, int]:
+        cells = [cell for (one, _), cell in grid.cells.items() if one == row]
+        named = any(run["label"] == row.method for cell in cells for run in cell.runs)
+        done = sum(cell.summary("accuracy") is not None for cell in cells)
+        return not named, -done
+
+    # The first of equals: min keeps the manifest's order.
+    return min(rows, key=rank)
+
+
+def change_text(change: Mapping[str, tuple[str, str]], most: int | None = None) -> str:
+    """Return a change in words, such as ``generator_entropy 1 → 0``.
+
+    Parameters
+    ----------
+    change : mapping of str to (old, new)
+        Settings that differ.
+    most : int, optional
+        Settings that are named; the others are counted. All if not given.
+    """
+    told = dict(change)
+    if most is not None and len(change) > most:
+        # What one of the two alone has comes with another choice, which is told.
+        both = {key: pair for key, pair in change.items() if UNSET not in pair} or change
+        told = dict(list(both.items())[:most])
+    text = ", ".join(f"{key} {old} → {new}" for key, (old, new) in told.items())
+    return text if len(told) == len(change) else f"{text} and {len(change) - len(told)} more"
 
 
 def ablation_table(grid: Grid) -> Table | None:
@@ -122,7 +170,7 @@ def ablation_table(grid: Grid) -> Table | None:
     rows = []
     for ablation in found:
         for row in (ablation.base, *ablation.changes):
-            text = change_text(ablation.changes.get(row, {})) or "–"
+            text = change_text(ablation.changes.get(row, {}), CHANGES_SHOWN) or "–"
             cells = [Cell(text, muted=text == "–")]
             for scenario in grid.scenarios:
                 cells += _cells(grid, ablation, row, scenario)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from itertools import groupby
 
+from reports import fit
 from reports.table import Cell, Table
 
 _SIGNS = {
@@ -40,10 +42,7 @@ _SIGNS = {
 }
 
 
-COLUMN_SIGNS, PAGE_SIGNS = 46, 112
-"""Signs of small type that fit one column of a two-column paper, and both."""
-
-_COLUMN_GAP = 2
+_DOT = re.compile(r"(?<=[a-z])\.(?=[a-z])")
 
 
 def escape(text: str) -> str:
@@ -59,10 +58,11 @@ def _is_latin(sign: str) -> bool:
 
 
 def table_text(table: Table, label: str | None = None, comments: Sequence[str] = ()) -> str:
-    r"""Return a float with booktabs tabulars; needs ``\usepackage{booktabs}``.
+    r"""Return floats with booktabs tabulars; needs ``\usepackage{booktabs}``.
 
     A table that is wider than a column becomes a ``table*`` over both; one that is wider
-    than the page is cut into tabulars of some columns each, one beneath the other.
+    than the page is cut into tabulars of some columns each, one beneath the other; one that
+    is taller than the page goes on in further floats of the same number.
 
     Parameters
     ----------
@@ -73,70 +73,53 @@ def table_text(table: Table, label: str | None = None, comments: Sequence[str] =
     comments : sequence of str
         What is written into the file, but not printed.
     """
-    wide = _signs(table, range(len(table.columns))) > COLUMN_SIGNS
-    kind = "table*" if wide else "table"
-    lines = [
-        *(f"% {' '.join(comment.split())}" for comment in comments),
-        rf"\begin{{{kind}}}",
-        r"\centering\small",
-        rf"\caption{{{escape(table.title)}}}",
-        rf"\label{{{label or 'tab:' + table.name}}}",
-    ]
-    for number, part in enumerate(_parts(table)):
-        lines += [*([r"\par\medskip"] if number else []), *_tabular(part)]
-    if table.notes:
-        said = " ".join(escape(note.rstrip(".") + ".") for note in table.notes)
-        lines += [rf"\par\smallskip{{\footnotesize {said}\par}}"]
-    return "\n".join([*lines, rf"\end{{{kind}}}"]) + "\n"
+    kind = "table*" if fit.width(table) > fit.COLUMN_POINTS else "table"
+    lines = [f"% {' '.join(comment.split())}" for comment in comments]
+    for number, piece in enumerate(fit.pieces(table)):
+        lines += [rf"\begin{{{kind}}}", r"\centering\small"]
+        if number:
+            # Without a package: the next float takes the number of the one before.
+            lines += [r"\addtocounter{table}{-1}"]
+            lines += [rf"\caption{{{escape(table.title + fit.CONTINUED)}}}"]
+        else:
+            lines += [rf"\caption{{{escape(table.title)}}}"]
+            lines += [rf"\label{{{label or 'tab:' + table.name}}}"]
+        for place, part in enumerate(piece.tables):
+            lines += [*([r"\par\medskip"] if place else []), *_tabular(part)]
+        if piece.notes:
+            said = " ".join(escape(note.rstrip(".") + ".") for note in piece.notes)
+            lines += [rf"\par\smallskip{{\footnotesize {said}\par}}"]
+        lines += [rf"\end{{{kind}}}"]
+    return "\n".join(lines) + "\n"
 
 
 def _tabular(table: Table) -> list[str]:
-    lines = [
-        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-        r"\toprule",
-        *_header(table),
-        r"\midrule",
-    ]
+    paragraph = rf"p{{{fit.TEXT_POINTS:g}pt}}"
+    texts = [fit.is_paragraph(points) for points in fit.all_points(table)]
+    kinds = [paragraph if text else "r" if place else "l" for place, text in enumerate(texts)]
+    # In the last column \raggedright takes the \\ for itself.
+    end = r"\tabularnewline" if texts[-1] else r"\\"
+    lines = [rf"\begin{{tabular}}{{{''.join(kinds)}}}", r"\toprule", *_header(table), r"\midrule"]
     for place, (group, rows) in enumerate(table.groups):
         if place:
             lines.append(r"\addlinespace")
         width = len(table.columns) + 1
         lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape(group)}}}}} \\")
         for row in rows:
-            name = escape(row.label)
-            cells = [rf"\textit{{{name}}}" if row.reference else name, *map(_cell, row.cells)]
-            lines.append(_line(cells))
+            cells = [escape(row.label), *map(_cell, row.cells)]
+            cells = [
+                _paragraph(cell) if text else cell for cell, text in zip(cells, texts, strict=True)
+            ]
+            if row.reference:
+                cells[0] = rf"\itshape {cells[0]}" if texts[0] else rf"\textit{{{cells[0]}}}"
+            lines.append(_line(cells, end))
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
-def _parts(table: Table) -> Iterator[Table]:
-    """Yield the table in parts no wider than a page; columns of one heading stay together."""
-    chosen: list[int] = []
-    for _, indices in groupby(range(len(table.columns)), key=lambda at: table.columns[at][:-1]):
-        # The last heading alone can be as wide as a page: then its columns are cut apart.
-        block = list(indices)
-        for more in [block] if _signs(table, block) <= PAGE_SIGNS else [[at] for at in block]:
-            if chosen and _signs(table, [*chosen, *more]) > PAGE_SIGNS:
-                yield table.select(chosen)
-                chosen = []
-            chosen += more
-    yield table.select(chosen)
-
-
-def _signs(table: Table, columns: Sequence[int]) -> int:
-    """Return about how wide some columns are with the row names, in signs of small type."""
-    names = max([len("method"), *(len(row.label) for row in table.rows)])
-    return names + sum(_column_signs(table, at) + _COLUMN_GAP for at in columns)
-
-
-def _column_signs(table: Table, at: int) -> int:
-    # The spread is set in script size.
-    cells = [
-        len(row.cells[at].main)
-        + round(0.7 * len(row.cells[at].spread) + 2 * bool(row.cells[at].spread))
-        for row in table.rows
-    ]
-    return max([len(table.columns[at][-1]), *cells])
+def _paragraph(text: str) -> str:
+    """Return LaTeX text that may be broken within the dotted name of a setting too."""
+    broken = _DOT.sub(lambda _: r".\allowbreak{}", text).replace(r"\_", r"\_\allowbreak{}")
+    return rf"\raggedright {broken}"
 
 
 def standalone(body: str) -> str:
@@ -175,5 +158,5 @@ def _cell(cell: Cell) -> str:
     return main + spread + escape(cell.flag)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+def _line(cells: Sequence[str], end: str = r"\\") -> str:
+    return f"{' & '.join(cells)} {end}"

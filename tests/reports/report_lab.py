@@ -201,6 +201,19 @@ def judged(extractor: str = "classifier", fid: float = 12.5, **pooled: Any) -> d
     }
 
 
+def judged_by_client(*ratios: float | None) -> dict[str, Any]:
+    """Return what the harness says of generators, one a client, and of their classes."""
+    side = [{"fid": None if one is None else one / 2, "fid_ratio": one} for one in ratios]
+    return {
+        **judged(),
+        "labeller": "classifier",
+        "clients": {
+            str(index): {"images": 100, "own": one, "pooled": one} for index, one in enumerate(side)
+        },
+        "classes": [{"images": 9, **one} for one in side] + [None] * (3 - len(side)),
+    }
+
+
 def _communication(up: int, warmup_up: int) -> dict[str, Any]:
     # Numbers of 4 bytes each, as far as they go.
     model = up - 64 if up else 0

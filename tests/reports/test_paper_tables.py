@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_lab import Lab, judged
+from report_lab import Lab, judged_by_client
 
 from benchmark.store import Status
-from reports import latex
-from reports.ablations import ablations
-from reports.api import Report, write_report
+from reports.ablations import ablations, change_text, differences
+from reports.api import write_report
 from reports.comparisons import rank_methods
 from reports.figures import plots
 from reports.figures.ablations import Ablations, Sweeps
@@ -59,7 +56,7 @@ def _plots(folder: Path) -> dict[str, object]:
 # --- ablations ---------------------------------------------------------------------------
 
 
-def test_an_ablation_departs_from_the_configuration_in_the_middle(lab: Lab) -> None:
+def test_an_ablation_departs_from_the_configuration_with_the_methods_name(lab: Lab) -> None:
     [found] = ablations(build_grid(load(_variants(lab))))
     assert found.base.label.startswith("distilling")
     assert sorted(change for one in found.changes.values() for change in one) == [
@@ -70,6 +67,61 @@ def test_an_ablation_departs_from_the_configuration_in_the_middle(lab: Lab) -> N
     assert {key: [value for value, _ in line] for key, line in found.sweeps().items()} == {
         "entropy": [0.0, 1.0, 2.0]
     }
+
+
+def _meta_models(lab: Lab, unfinished: str = "") -> Path:
+    for meta in ("prototypes", "none", "synthetic"):
+        for seed in range(2):
+            bare = meta == unfinished and seed == 1
+            lab.add(
+                *("distilling", seed, 0.5 + len(meta) / 100),
+                label=f"distilling (meta={meta})",
+                method__config={**DEFAULT, "meta": meta},
+                status=Status.NOT_RUN if bare else Status.DONE,
+            )
+    return lab.plan()
+
+
+def test_without_the_methods_name_the_first_of_the_experiment_is_the_base(lab: Lab) -> None:
+    report = write_report(_meta_models(lab), figures=False)
+    rows = _cells(report.rendered["ablations"])
+    assert next(iter(rows)) == "distilling (meta=prototypes)"
+    assert rows["distilling (meta=none)"][0] == "meta prototypes → none"
+    assert rows["distilling (meta=none)"][2] == "−6.00 ± 0.00"
+    assert rows["distilling (meta=synthetic)"][2] == "−1.00 ± 0.00"
+
+
+def test_an_unfinished_configuration_is_not_the_base(lab: Lab) -> None:
+    [found] = ablations(build_grid(load(_meta_models(lab, unfinished="prototypes"))))
+    assert found.base.label == "distilling (meta=none)"
+
+
+def test_the_methods_name_makes_the_base_wherever_it_stands(lab: Lab) -> None:
+    _meta_models(lab)
+    lab.add("distilling", 0, method__config={**DEFAULT, "scale": 7})
+    lab.add("distilling", 1, method__config={**DEFAULT, "scale": 7}, status=Status.NOT_RUN)
+    [found] = ablations(build_grid(load(lab.plan())))
+    assert found.base.label == "distilling"
+
+
+def test_nested_settings_are_told_one_by_one() -> None:
+    first = {"images": "real", "settings": {"a": 1, "deep": {"b": [1, 2], "c": None}}}
+    second = {"images": "real", "settings": {"a": 1.0, "deep": {"b": [1, 3], "c": None}}}
+    assert differences(first, second) == {"settings.deep.b": ("1,2", "1,3")}
+    assert differences({"settings": {"a": 1}}, {"settings": None}) == {"settings.a": ("1", "–")}
+
+
+def test_a_long_change_names_what_both_have_and_counts_the_rest() -> None:
+    first = {"images": "real", "made": {"reading": "clients", "width": 8}}
+    second = {"images": "new", "made": {"noise": 100, "lr": 0.1, "width": 24}}
+    change = differences(first, second)
+    text = "images real → new, made.width 8 → 24"
+    assert change_text(change, 3) == f"{text} and 3 more"
+    assert change_text(change) == (
+        f"{text}, made.reading clients → –, made.noise – → 100, made.lr – → 0.1"
+    )
+    many = dict.fromkeys("abcde", ("–", "1"))
+    assert change_text(many, 3) == "a – → 1, b – → 1, c – → 1 and 2 more"
 
 
 def test_the_table_gives_paired_differences_to_the_base(lab: Lab) -> None:
@@ -216,23 +268,11 @@ def test_warm_up_is_a_line_of_its_own(lab: Lab) -> None:
 # --- generators and classes --------------------------------------------------------------
 
 
-def _judged_by_client(*ratios: float | None) -> dict[str, object]:
-    side = [{"fid": None if one is None else one / 2, "fid_ratio": one} for one in ratios]
-    return {
-        **judged(),
-        "labeller": "classifier",
-        "clients": {
-            str(index): {"images": 100, "own": one, "pooled": one} for index, one in enumerate(side)
-        },
-        "classes": [{"images": 9, **one} for one in side] + [None] * (3 - len(side)),
-    }
-
-
 def test_each_generator_is_told_against_its_own_and_all_data(lab: Lab) -> None:
-    lab.add("distilling", 0, generation=[_judged_by_client(2.0, 4.0)])
-    lab.add("distilling", 1, generation=[_judged_by_client(4.0, 6.0)])
-    lab.add("counting", 0, generation=[_judged_by_client(2.0, None)])
-    lab.add("counting", 1, generation=[_judged_by_client(2.0, 3.0)])
+    lab.add("distilling", 0, generation=[judged_by_client(2.0, 4.0)])
+    lab.add("distilling", 1, generation=[judged_by_client(4.0, 6.0)])
+    lab.add("counting", 0, generation=[judged_by_client(2.0, None)])
+    lab.add("counting", 1, generation=[judged_by_client(2.0, 3.0)])
     lab.add("averaging", 0)
     report = write_report(lab.plan(), figures=False)
     rows = _cells(report.rendered["generators"])
@@ -245,7 +285,7 @@ def test_each_generator_is_told_against_its_own_and_all_data(lab: Lab) -> None:
 
 
 def test_classes_are_measured_by_a_named_labeller(lab: Lab) -> None:
-    lab.add("distilling", 0, generation=[_judged_by_client(2.0, None)])
+    lab.add("distilling", 0, generation=[judged_by_client(2.0, None)])
     report = write_report(lab.plan(), figures=False)
     table = report.rendered["classes"]
     assert table.columns == tuple(("classifier", name) for name in ("shirt", "shoe", "bag"))
@@ -288,7 +328,7 @@ def test_a_method_looks_the_same_in_every_experiment(lab: Lab, tmp_path: Path) -
     assert len(set(looks[1].values())) == 5
 
 
-# --- numbers and LaTeX -------------------------------------------------------------------
+# --- numbers -------------------------------------------------------------------
 
 
 def test_a_spread_that_says_nothing_is_not_printed() -> None:
@@ -297,49 +337,3 @@ def test_a_spread_that_says_nothing_is_not_printed() -> None:
     assert figures_of(4161.4) == "4,161"
     assert figures_of(12.345) == "12.3"
     assert figures_of(190.4, 2) == "190"
-
-
-def _many(lab: Lab) -> Report:
-    for alpha in (0.01, 0.1, 1.0):
-        for dataset in ("digits", "garments_of_all_kinds", "colours"):
-            for seed in range(2):
-                where = {"partition__alpha": alpha, "dataset": dataset}
-                images = [_judged_by_client(2.0, 3.0), judged("inception")]
-                lab.add("distilling", seed, 0.5, teacher=0.6, generation=images, **where)
-                lab.add("averaging", seed, 0.45, label="höher & weiter_100%", **where)
-    return write_report(lab.plan(), figures=False)
-
-
-def test_a_wide_latex_table_is_cut_to_the_page(lab: Lab) -> None:
-    _many(lab)
-    text = (lab.folder / "report" / "accuracy.tex").read_text()
-    assert text.count(r"\begin{tabular}") > 1
-    assert text.count(r"\begin{table*}") == text.count(r"\caption") == 1
-    assert "höher" in text
-    assert "?" not in "".join(line for line in text.splitlines() if not line.startswith("%"))
-    # What a table rests on is in the file, for the author; the float prints the rules alone.
-    assert "% The same for all: " in text
-    assert "The same for all" not in text.split(r"\begin{table*}")[1]
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX installed")
-def test_every_table_compiles_in_a_two_column_paper(lab: Lab, tmp_path: Path) -> None:
-    report = _many(lab)
-    inputs = "\n".join(f"\\input{{{report.folder / name}.tex}}" for name in report.rendered)
-    head = r"\documentclass[twocolumn]{article}\usepackage{booktabs}"
-    head += r"\usepackage[margin=1.8cm]{geometry}"
-    (tmp_path / "all.tex").write_text(f"{head}\n\\begin{{document}}\n{inputs}\n\\end{{document}}\n")
-    done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
-        cwd=tmp_path,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-2000:]
-    wide = [float(part.split("pt")[0]) for part in done.stdout.split(r"Overfull \hbox (")[1:]]
-    assert max(wide, default=0.0) < 20
-
-
-def test_latex_keeps_letters_and_knows_the_signs_of_the_tables() -> None:
-    assert latex.escape("Fréchet ÷ ‡ α → ↯") == r"Fréchet $\div$ $\ddagger$ $\alpha$ $\to$ ?"
