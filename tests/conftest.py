@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # `datasets` is also the name of a popular package: ours comes first.
 sys.path.insert(0, str(ROOT))
+# A shell's background ignores Ctrl-C, and what is started there inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # One thread: tests share few cores with each other, and bits depend on the thread count.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Test runners in parallel set the width of their own terminal; tables then cut their cells.
