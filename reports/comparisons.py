@@ -149,6 +149,7 @@ def best_table(grid: Grid) -> Table | None:
     correction is over all pairs of the scenario, not only those with the best.
     """
     rows = []
+    groups = {row.label: row.group for row in grid.rows}
     for scenario, values in complete_scores(grid).items():
         place = ", ".join(grid.axes.header(scenario))
         means = {label: summarize(list(found.values())).mean for label, found in values.items()}
@@ -156,7 +157,7 @@ def best_table(grid: Grid) -> Table | None:
         for pair in _pairs(values, place):
             if best in (pair["first"], pair["second"]):
                 other = pair["second"] if pair["first"] == best else pair["first"]
-                rows.append(Row(place, other, _against(pair, best)))
+                rows.append(Row(place or groups[other], other, _against(pair, best)))
     columns = [(name,) for name in ("best", "difference", "splits", "95 % interval")]
     columns += [("p, t",), ("p, t, Holm",), ("p, signed rank",)]
     title = "Difference to the best method, percentage points"
