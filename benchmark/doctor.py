@@ -117,14 +117,14 @@ def _hardware() -> list[Finding]:
     facts = hardware()
     threads = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
     shown = ", ".join(f"{name}={value}" for name, value in threads.items()) or "none set"
-    usable = usable_cores()
+    usable, features = usable_cores(), cpu_features()
     return [
         Finding("CPU", str(facts["cpu"])),
         Finding("cores", f"{facts['cores']}, usable {usable}"),
         Finding("memory", f"{facts['memory_bytes'] / 1e9:.1f} GB"),
         Finding("system", str(facts["system"])),
-        Finding("AMX", "yes" if any("amx" in name for name in cpu_features()) else "no"),
-        Finding("CPU features", ", ".join(cpu_features()) or "unknown"),
+        Finding("AMX", "yes" if any("amx" in name for name in features) else "no"),
+        Finding("CPU features", ", ".join(features) or "unknown"),
         Finding("thread variables", shown),
     ]
 

@@ -344,24 +344,30 @@ def _samples(scenario: ScenarioSpec) -> int:
 def _entries(
     experiment: ExperimentSpec, registry: Registry
 ) -> Iterable[tuple[str, MethodInfo, dict[str, Any]]]:
-    defaults = profile(experiment.profile).settings.get("set", {})
-    for name, values in experiment.set.items():
-        if values != defaults.get(name):
-            # What is wrong is refused even where it would not be run.
-            info = registry.info(name)
-            _configure(name, info, load(info), values)
     names: Iterable[str] = experiment.methods
     if "all" in experiment.methods:
         if len(experiment.methods) > 1:
             raise UserError("methods: 'all' stands alone, don't name others beside it")
         names = [name for name in registry.methods if name not in registry.broken]
         names = sorted(names, key=lambda name: (registry.methods[name].kind == "method", name))
+    names = list(names)
+    _check_strangers(experiment, registry, names)
     for name in names:
         yield name, registry.info(name), dict(experiment.set.get(name, {}))
     for label, values in experiment.variants.items():
         name = str(values["method"])
         own = {key: value for key, value in values.items() if key != "method"}
         yield label, registry.info(name), {**experiment.set.get(name, {}), **own}
+
+
+def _check_strangers(experiment: ExperimentSpec, registry: Registry, names: Sequence[str]) -> None:
+    """Refuse what is wrong in the settings of methods that the grid does not run, too."""
+    run = {*names, *(str(values["method"]) for values in experiment.variants.values())}
+    defaults = profile(experiment.profile).settings.get("set", {})
+    for name, values in experiment.set.items():
+        if name not in run and name not in registry.broken and values != defaults.get(name):
+            info = registry.info(name)
+            _configure(name, info, load(info), values)
 
 
 def _refuse_equals(methods: Sequence[tuple[str, MethodInfo, Method[Any]]]) -> None:

@@ -28,23 +28,14 @@ from reports.grid import Grid, build_grid
 from reports.load import Results, load
 from reports.notes import footnotes, notes, reasons
 from reports.page import PAGE_NAME, page_text
-from reports.parts import (
-    client_entries,
-    parts_frame,
-    parts_table,
-    round_entries,
-    traffic_frame,
-)
+from reports.parts import parts_by_client, parts_by_round, parts_frame, parts_table
 from reports.scores import score_frame, score_table
 from reports.table import Table
 
 FOLDER = "report"
 """Name of the report's folder in the experiment's."""
 
-_NOT_IN_CSV = (
-    *("confusion", "split_counts", "split_widths", "class_names", "elements", "client_parts"),
-    "round_parts",
-)
+_NOT_IN_CSV = ("confusion", "split_counts", "split_widths", "class_names", "elements")
 _NOT_IN_CSV_ENDINGS = (".by_client", ".by_class")
 _OPTIONAL = (
     *("ablations", "scaling", "widths", "parts", "traffic", "rounds", "generation", "generators"),
@@ -160,8 +151,8 @@ def _frames(results: Results, grid: Grid) -> dict[str, pd.DataFrame]:
         "comparisons": comparison_frame(grid),
         "ablations": ablation_frame(grid),
         "parts": parts_frame(grid),
-        "traffic": traffic_frame(grid, client_entries),
-        "rounds": traffic_frame(grid, round_entries),
+        "traffic": parts_by_client(grid, results),
+        "rounds": parts_by_round(grid, results),
         "generation": generation_frame(grid),
         "generators": client_frame(grid),
         "classes": class_frame(grid),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from reports import fit
+from reports import latex_layout
 from reports.table import Cell, Table
 
 _SIGNS = {
@@ -73,14 +73,14 @@ def table_text(table: Table, label: str | None = None, comments: Sequence[str] =
     comments : sequence of str
         What is written into the file, but not printed.
     """
-    kind = "table*" if fit.width(table) > fit.COLUMN_POINTS else "table"
+    kind = "table*" if latex_layout.width(table) > latex_layout.COLUMN_POINTS else "table"
     lines = [f"% {' '.join(comment.split())}" for comment in comments]
-    for number, piece in enumerate(fit.pieces(table)):
+    for number, piece in enumerate(latex_layout.pieces(table)):
         lines += [rf"\begin{{{kind}}}", r"\centering\small"]
         if number:
             # Without a package: the next float takes the number of the one before.
             lines += [r"\addtocounter{table}{-1}"]
-            lines += [rf"\caption{{{escape(table.title + fit.CONTINUED)}}}"]
+            lines += [rf"\caption{{{escape(table.title + latex_layout.CONTINUED)}}}"]
         else:
             lines += [rf"\caption{{{escape(table.title)}}}"]
             lines += [rf"\label{{{label or 'tab:' + table.name}}}"]
@@ -94,8 +94,8 @@ def table_text(table: Table, label: str | None = None, comments: Sequence[str] =
 
 
 def _tabular(table: Table) -> list[str]:
-    paragraph = rf"p{{{fit.TEXT_POINTS:g}pt}}"
-    texts = [fit.is_paragraph(points) for points in fit.all_points(table)]
+    paragraph = rf"p{{{latex_layout.TEXT_POINTS:g}pt}}"
+    texts = [latex_layout.is_paragraph(points) for points in latex_layout.all_points(table)]
     kinds = [paragraph if text else "r" if place else "l" for place, text in enumerate(texts)]
     # In the last column \raggedright takes the \\ for itself.
     end = r"\tabularnewline" if texts[-1] else r"\\"

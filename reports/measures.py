@@ -77,13 +77,32 @@ def _generation(metrics: Mapping[str, Any]) -> dict[str, Any]:
         columns[f"{name}.enough"] = pooled.get("enough")
         columns[f"{name}.by_client"] = _json(entry.get("clients") or None)
         columns[f"{name}.by_class"] = _json(entry.get("classes") or None)
-        columns[f"{name}.real_fid"] = (entry.get("real") or {}).get("fid")
+        columns |= {f"{name}.{key}": found for key, found in _judge_of(entry).items()}
         columns["usefulness"] = useful.get("accuracy")
         columns["coverage"] = useful.get("coverage")
         columns["labeller"] = useful.get("labeller")
     if columns:
         columns["extractors"] = ", ".join(str(entry.get("extractor")) for entry in entries)
     return columns
+
+
+JUDGES: Mapping[str, str] = {
+    "real_fid": "distance of real test images to real training images",
+    "real_kid": "kernel distance of the same; about 0, of either sign: no ratio can be formed",
+    "real_train": "real training images that distances are taken to",
+    "real_test": "real test images that the scale is taken from",
+    "extractor_accuracy": "test accuracy of the extractor, where it is a classifier of the suite's",
+    "feature_size": "features of the extractor",
+}
+"""What is known of whoever measured; columns ``<extractor>.<name>``."""
+
+
+def _judge_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    real = entry.get("real") or {}
+    return {
+        **{f"real_{key}": real.get(key) for key in ("fid", "kid", "train", "test")},
+        **{key: entry.get(key) for key in ("extractor_accuracy", "feature_size")},
+    }
 
 
 def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,8 +120,6 @@ def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
         "warmup_down_bytes": extra_down,
         "parts": _json(parts(communication)),
         "elements": _json(communication.get("elements")),
-        "round_parts": _json(list(communication.get("per_round") or ())),
-        "client_parts": _json([client.get("parts") or {} for client in clients]),
     }
     if clients:
         columns |= {

@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports.formats import MISSING, percent, size
 from reports.grid import Grid, GridCell, RowKey
-from reports.load import DONE
+from reports.load import DONE, Results
 from reports.scores import cell_facts
 from reports.table import Cell, Row, Table
 
@@ -147,29 +147,49 @@ def _form(entry: Mapping[str, Any], clients: int) -> str:
 
 
 def parts_frame(grid: Grid) -> pd.DataFrame:
-    """Return one row for each cell, direction and part: the first finished run's bytes."""
-    rows = []
-    for scenario in grid.scenarios:
-        for row, cell in grid.column(scenario):
-            run = next((one for one in cell.runs if one["shown"] == DONE), None)
-            if run is not None:
-                facts = _place(cell_facts(grid, row, scenario), run)
-                rows += [facts | entry for entry in part_entries(run)]
-    return pd.DataFrame.from_records(rows)
+    """Return one row for each cell, direction and part, over all clients and rounds."""
+    return _first_runs(grid, part_entries)
 
 
-def traffic_frame(
+def parts_by_client(grid: Grid, results: Results) -> pd.DataFrame:
+    """Return one row for each cell, client, direction and part, over all rounds.
+
+    Records that don't tell the parts of clients apart have no rows.
+    """
+
+    def entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        for booked in _communication(results, run).get("per_client") or ():
+            yield from _booked({"client": booked["client"]}, booked.get("parts") or {})
+
+    return _first_runs(grid, entries)
+
+
+def parts_by_round(grid: Grid, results: Results) -> pd.DataFrame:
+    """Return one row for each cell, round, direction and part, over all clients."""
+
+    def entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        for booked in _communication(results, run).get("per_round") or ():
+            yield from _booked({"round": booked["round"]}, booked)
+
+    return _first_runs(grid, entries)
+
+
+def _communication(results: Results, run: Mapping[str, Any]) -> Mapping[str, Any]:
+    return results.records[str(run["run_id"])].communication
+
+
+def _booked(
+    place: Mapping[str, int], booked: Mapping[str, Mapping[str, int]]
+) -> Iterator[dict[str, Any]]:
+    for direction in DIRECTIONS:
+        for part, count in sorted((booked.get(direction) or {}).items()):
+            yield {**place, "direction": direction, "part": part, "bytes": count}
+
+
+def _first_runs(
     grid: Grid, entries: Callable[[Mapping[str, Any]], Iterator[dict[str, Any]]]
 ) -> pd.DataFrame:
-    """Return one row for each cell and entry: the first finished run's bytes, without warm-up.
-
-    Parameters
-    ----------
-    grid : Grid
-        The experiment's grid.
-    entries : callable
-        :func:`client_entries` or :func:`round_entries`.
-    """
+    """Return one row for each cell and entry of its first finished run; without warm-up."""
     rows = []
     for scenario in grid.scenarios:
         for row, cell in grid.column(scenario):
@@ -178,29 +198,6 @@ def traffic_frame(
                 facts = _place(cell_facts(grid, row, scenario), run)
                 rows += [facts | entry for entry in entries(run)]
     return pd.DataFrame.from_records(rows)
-
-
-def client_entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield ``client``, ``direction``, ``part`` and ``bytes``, over all rounds.
-
-    Nothing of records that don't tell the parts of clients apart.
-    """
-    told: list[Mapping[str, Mapping[str, int]]] = json.loads(run.get("client_parts") or "[]")
-    for client, booked in enumerate(told):
-        for direction in DIRECTIONS:
-            for part, count in booked.get(direction, {}).items():
-                yield {"client": client, "direction": direction, "part": part, "bytes": count}
-
-
-def round_entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield ``round``, ``direction``, ``part`` and ``bytes``, over all clients."""
-    for booked in json.loads(run.get("round_parts") or "[]"):
-        for direction in DIRECTIONS:
-            for part, count in booked.get(direction, {}).items():
-                yield {
-                    "round": booked["round"],
-                    **{"direction": direction, "part": part, "bytes": count},
-                }
 
 
 def _place(facts: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

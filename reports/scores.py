@@ -94,14 +94,18 @@ def _cell(
     flag = FLAG if cell.mixed else ""
     if len(_counts(grid, scenario)) > 1:
         flag += f" (n = {summary.n})"
-    judged = column == "accuracy" and not row.reference
-    return Cell(
-        main,
-        spread,
-        best=judged and row.label in verdict.tied,
-        second=judged and bool(verdict.tied) and row.label == verdict.second,
-        flag=flag,
-    )
+    best, second = marks(row, verdict if column == "accuracy" else None)
+    return Cell(main, spread, best=best, second=second, flag=flag)
+
+
+def marks(row: RowKey, verdict: Verdict | None) -> tuple[bool, bool]:
+    """Return whether a row is set off as one of the best, or as the next.
+
+    References compete with nobody, and nobody is the next where it can't be said who is best.
+    """
+    if verdict is None or row.reference or not verdict.tied:
+        return False, False
+    return row.label in verdict.tied, row.label == verdict.second
 
 
 def problems(cell: GridCell) -> str:

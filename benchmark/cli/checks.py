@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.environment import hardware
 from benchmark.errors import UserError, suggestion
 from benchmark.models.registry import check_model
 from datasets.catalog import spec_of
@@ -79,7 +79,7 @@ def check_threads(threads: int) -> None:
     UserError
         If it has fewer cores.
     """
-    cores = os.cpu_count() or 1
+    cores = hardware()["cores"] or 1
     if threads > cores:
         raise UserError(f"--threads {threads}: this machine has {cores} cores")
 

@@ -60,11 +60,6 @@ def series(
     return [float(size) for size, _ in mine], [float(value) for _, value in mine]
 
 
-def allowed(axis: str, method: str, measure_name: str) -> float:
-    """Return the highest exponent that a line may have."""
-    return PUBLISHED.get((axis, method, measure_name), ALLOWED[axis])
-
-
 def exponents(rows: Sequence[Row]) -> list[Row]:
     """Return the exponent of every line, and whether it is above what is allowed."""
     found = []
@@ -75,7 +70,7 @@ def exponents(rows: Sequence[Row]) -> list[Row]:
             if line is None:
                 continue
             judged = max(values) >= TOO_SMALL[name]
-            too_fast = judged and line.exponent > allowed(axis, method, name)
+            too_fast = judged and line.exponent > PUBLISHED.get((axis, method, name), ALLOWED[axis])
             found.append({
                 "axis": axis, "method": method, "measure": name, "exponent": line.exponent,
                 "judged": judged, "too_fast": too_fast,

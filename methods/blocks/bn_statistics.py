@@ -36,8 +36,9 @@ class _ChannelMoments(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> Tensor:
         inputs, mean = ctx.saved_tensors
-        slope = (2 * of_variance / (inputs.numel() // inputs.shape[1])).view_as(mean)
-        level = (of_mean / (inputs.numel() // inputs.shape[1])).view_as(mean)
+        count = inputs.numel() // inputs.shape[1]
+        slope = (2 * of_variance / count).view_as(mean)
+        level = (of_mean / count).view_as(mean)
         return torch.addcmul(level - slope * mean, inputs, slope)
 
 

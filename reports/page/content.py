@@ -17,7 +17,7 @@ from reports.figures.style import look
 from reports.generation import extractors
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE, Results
-from reports.scores import verdicts
+from reports.scores import marks, verdicts
 
 POINTS = 200
 """Points of a history that are kept, at most; evenly thinned, the last one always there."""
@@ -57,7 +57,8 @@ def page_content(grid: Grid, results: Results) -> dict[str, Any]:
     rows, chosen = [], []
     for scenario in grid.scenarios:
         for row, cell in grid.column(scenario):
-            rows.append(_row(row, cell, scenario, grid) | _marks(row, judged[scenario]))
+            best, second = marks(row, judged[scenario])
+            rows.append(_row(row, cell, scenario, grid) | {"best": best, "second": second})
             rows[-1]["color"] = look(looks[row], row.reference).color
             first = next((run for run in cell.runs if run["shown"] == DONE), None)
             if first is not None:
@@ -69,13 +70,6 @@ def page_content(grid: Grid, results: Results) -> dict[str, Any]:
             runs[key] = _run(run, results.records.get(key), results.folder, whole=key in first_ones)
     named = list(extractors(grid))
     return {"rows": rows, "runs": runs, "filters": _filters(rows), "extractors": named}
-
-
-def _marks(row: RowKey, verdict: Any) -> dict[str, bool]:
-    return {
-        "best": not row.reference and row.label in verdict.tied,
-        "second": not row.reference and bool(verdict.tied) and row.label == verdict.second,
-    }
 
 
 def _row(row: RowKey, cell: GridCell, scenario: tuple[str, ...], grid: Grid) -> dict[str, Any]:

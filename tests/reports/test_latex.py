@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from report_lab import Lab, judged, judged_by_client
 
-from reports import fit, latex
+from reports import latex, latex_layout
 from reports.api import Report, write_report
 from reports.costs import cost_table
 from reports.grid import build_grid
@@ -141,12 +141,12 @@ def test_a_tall_latex_table_goes_on_in_further_floats(lab: Lab) -> None:
     assert all(one.count("up: model") == one.count(r"\emph{method") for one in floats)
     assert text.count("up: model") == 13
     for one in "".join(_texts(report)).split(r"\end{table")[:-1]:
-        assert one.count("\\\\\n") <= fit.FLOAT_LINES
+        assert one.count("\\\\\n") <= latex_layout.FLOAT_LINES
 
 
 def test_a_tall_group_is_cut_in_even_parts() -> None:
     rows = tuple(Row("all", f"row {place}", (Cell(str(place)),)) for place in range(100))
-    pieces = fit.pieces(Table("tall", "Tall", (("value",),), rows, ("A note.",)))
+    pieces = latex_layout.pieces(Table("tall", "Tall", (("value",),), rows, ("A note.",)))
     assert [len(piece.tables[0].rows) for piece in pieces] == [34, 34, 32]
     assert [piece.tables[0].rows[0].group for piece in pieces] == [
         *("all", "all (continued)", "all (continued)")
@@ -159,7 +159,7 @@ def test_a_tall_group_is_cut_in_even_parts() -> None:
 def test_notes_that_fill_a_page_have_floats_of_their_own() -> None:
     row = Row("all", "row", (Cell("1"),))
     notes = tuple(f"run {place} failed: {'for a long reason ' * 20}" for place in range(50))
-    pieces = fit.pieces(Table("noted", "Noted", (("value",),), (row,), notes))
+    pieces = latex_layout.pieces(Table("noted", "Noted", (("value",),), (row,), notes))
     assert [note for piece in pieces for note in piece.notes] == list(notes)
     assert len(pieces) > 2
     assert latex.table_text(Table("none", "None", (), ())).count(r"\begin{table}") == 1
@@ -168,9 +168,9 @@ def test_notes_that_fill_a_page_have_floats_of_their_own() -> None:
 def test_bold_and_spread_count_in_a_width() -> None:
     plain, bold = Cell("81.23", "12.34"), Cell("81.23", "12.34", best=True)
     # As LaTeX measures them in article's \small.
-    assert fit.cell_points(plain) == pytest.approx(51.3, abs=2)
-    assert fit.cell_points(bold) == pytest.approx(54.5, abs=2)
-    assert fit.cell_points(Cell("not run yet 2 of 3")) == pytest.approx(71.7, abs=3)
+    assert latex_layout.cell_points(plain) == pytest.approx(51.3, abs=2)
+    assert latex_layout.cell_points(bold) == pytest.approx(54.5, abs=2)
+    assert latex_layout.cell_points(Cell("not run yet 2 of 3")) == pytest.approx(71.7, abs=3)
 
 
 def test_a_long_text_is_set_as_a_paragraph(lab: Lab) -> None:
