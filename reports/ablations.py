@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from reports.axes import UNSET, plain_text
+from reports.formats import percent_parts
 from reports.grid import Grid, RowKey, Split
-from reports.scores import cell_facts, problems
-from reports.statistics import holm, paired_t, shared_differences, summarize
+from reports.scores import cell_facts, marks, problems, verdicts
+from reports.statistics import Verdict, holm, paired_t, shared_differences, summarize
 from reports.table import Cell, Row, Table
 
 Config = Mapping[str, Any]
@@ -157,8 +158,9 @@ def change_text(change: Mapping[str, tuple[str, str]], most: int | None = None) 
 def ablation_table(grid: Grid) -> Table | None:
     """Return accuracy of each configuration and its difference to the base's, in points.
 
-    ``None`` where every method stands in one configuration alone. A star marks nothing here:
-    p values are in the CSV, corrected over the configurations of a method and scenario.
+    ``None`` where every method stands in one configuration alone. Best and second are those of
+    the whole grid, as in the table of accuracies; p values of the differences are in the CSV,
+    corrected over the configurations of a method and scenario.
     """
     found = ablations(grid)
     if not found:
@@ -167,25 +169,28 @@ def ablation_table(grid: Grid) -> Table | None:
     for scenario in grid.scenarios:
         header = grid.axes.header(scenario)
         columns += [(*header, "accuracy %"), (*header, "difference")]
-    rows = []
+    rows, judged = [], verdicts(grid)
     for ablation in found:
         for row in (ablation.base, *ablation.changes):
             text = change_text(ablation.changes.get(row, {}), CHANGES_SHOWN) or "–"
             cells = [Cell(text, muted=text == "–")]
             for scenario in grid.scenarios:
-                cells += _cells(grid, ablation, row, scenario)
+                cells += _cells(grid, ablation, row, scenario, judged[scenario])
             rows.append(Row(ablation.method, row.label, tuple(cells), row.reference))
     return Table("ablations", "Ablations", tuple(columns), tuple(rows))
 
 
-def _cells(grid: Grid, ablation: Ablation, row: RowKey, scenario: tuple[str, ...]) -> list[Cell]:
+def _cells(
+    grid: Grid, ablation: Ablation, row: RowKey, scenario: tuple[str, ...], verdict: Verdict
+) -> list[Cell]:
     cell = grid.cells.get((row, scenario))
     if cell is None:
         return [Cell(muted=True), Cell(muted=True)]
     score = cell.summary("accuracy")
     if score is None:
         return [Cell(problems(cell), muted=True), Cell(muted=True)]
-    main = Cell(f"{100 * score.mean:.2f}", "" if score.sd is None else f"{100 * score.sd:.2f}")
+    best, second = marks(row, verdict)
+    main = Cell(*percent_parts(score), best=best, second=second)
     apart = list(_apart(grid, ablation, row, scenario).values())
     if row == ablation.base or not apart:
         return [main, Cell(muted=True)]

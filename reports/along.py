@@ -8,7 +8,7 @@ from reports.axes import describe, sort_keys
 from reports.costs import cost_cell
 from reports.formats import percent_parts
 from reports.grid import Grid, GridCell
-from reports.scores import problems, verdicts
+from reports.scores import marks, problems, verdicts
 from reports.table import Cell, Row, Table
 
 SETTINGS = (
@@ -52,13 +52,13 @@ def _table(grid: Grid, field: str, name: str, title: str) -> Table:
                 continue
             cells: list[Cell] = []
             for scenario, cell in zip(scenarios, found, strict=True):
-                tied = judged[scenario].tied if scenario in judged else frozenset()
-                cells += _cells(cell, best=not row.reference and row.label in tied)
+                best, second = marks(row, judged.get(scenario))
+                cells += _cells(cell, best=best, second=second)
             rows.append(Row(place or row.group, row.label, tuple(cells), row.reference))
     return Table(name, title, tuple(columns), tuple(rows))
 
 
-def _cells(cell: GridCell | None, *, best: bool) -> list[Cell]:
+def _cells(cell: GridCell | None, *, best: bool, second: bool) -> list[Cell]:
     empty = [Cell(muted=True) for _ in _COSTS]
     if cell is None:
         return [Cell(muted=True), *empty]
@@ -66,4 +66,5 @@ def _cells(cell: GridCell | None, *, best: bool) -> list[Cell]:
     if summary is None:
         return [Cell(problems(cell), muted=True), *empty]
     main, spread = percent_parts(summary)
-    return [Cell(main, spread, best=best), *(cost_cell(cell, column) for column, _ in _COSTS)]
+    score = Cell(main, spread, best=best, second=second)
+    return [score, *(cost_cell(cell, column) for column, _ in _COSTS)]

@@ -8,8 +8,9 @@ import pandas as pd
 
 from reports.formats import figures_of, percent, spread_of
 from reports.grid import Grid, GridCell
-from reports.measures import GENERATION
-from reports.scores import cell_facts, incomplete_cells, summary_columns
+from reports.measures import GENERATION, JUDGES
+from reports.scores import cell_facts, incomplete_cells, marks, summary_columns
+from reports.statistics import Verdict, judge
 from reports.table import Cell, Row, Table
 
 FEW = "‡"
@@ -20,6 +21,7 @@ _POOLED: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("fid_ratio", "Fréchet ÷ real", figures_of),
     ("fid", "Fréchet", figures_of),
     ("kid", "KID", figures_of),
+    ("real_kid", "KID of real", figures_of),
     ("inception_score", "IS", figures_of),
     ("precision", "precision %", percent),
     ("recall", "recall %", percent),
@@ -50,9 +52,12 @@ def generation_table(grid: Grid) -> Table | None:
         return None
     columns = [("images", header) for _, header, _ in _USEFUL]
     columns += [(name, header) for name in named for _, header, _ in _POOLED]
+    measured = [(column, form) for column, _, form in _USEFUL]
+    measured += [(f"{name}.{column}", form) for name in named for column, _, form in _POOLED]
     rows = []
     for scenario in grid.scenarios:
         place = ", ".join(grid.axes.header(scenario))
+        judged = {column: _verdict(grid, scenario, column) for column, _ in measured}
         for row, cell in grid.column(scenario):
             if not any(run.get("extractors") for run in cell.runs):
                 continue
@@ -60,11 +65,8 @@ def generation_table(grid: Grid) -> Table | None:
                 cells = list(incomplete_cells(cell, len(columns)))
                 rows.append(Row(place or row.group, row.label, tuple(cells), row.reference))
                 continue
-            cells = [_cell(cell, column, form) for column, _, form in _USEFUL]
-            cells += [
-                _cell(cell, f"{name}.{column}", form, _flag(cell, name, column))
-                for name in named
-                for column, _, form in _POOLED
+            cells = [
+                _cell(cell, column, form, marks(row, judged[column])) for column, form in measured
             ]
             rows.append(Row(place or row.group, row.label, tuple(cells), row.reference))
     return Table("generation", "Generated images", tuple(columns), tuple(rows))
@@ -85,7 +87,8 @@ def generation_notes(grid: Grid) -> list[str]:
         "distance of real test images to them; a bare distance in the classifier's features has "
         "no scale. 'Trained on them' is the real-test accuracy of one fixed network trained on "
         "the generated images as the suite's classifier labels them. IS is the mean over splits; "
-        "± is over seeds.",
+        "± is over seeds. 'KID of real' is that of real test images: about 0, of either sign.",
+        *(_judge_in_words(grid, name) for name in extractors(grid)),
     ]
     if any(
         run.get(f"{name}.enough") is False
@@ -97,25 +100,68 @@ def generation_notes(grid: Grid) -> list[str]:
     return said
 
 
-def _flag(cell: GridCell, name: str, column: str) -> str:
+def _judge_in_words(grid: Grid, name: str) -> str:
+    """Return who an extractor is and how many real images it saw, each as a range over runs."""
+    runs = [run for cell in grid.cells.values() for run in cell.runs]
+
+    def told(column: str, form: str) -> str:
+        values = [
+            run[f"{name}.{column}"] for run in runs if run.get(f"{name}.{column}") is not None
+        ]
+        if not values:
+            return "?"
+        least, most = (format(value, form) for value in (min(values), max(values)))
+        return least if least == most else f"{least} to {most}"
+
+    accuracy = told("extractor_accuracy", ".1%")
+    right = "" if accuracy == "?" else f", right on {accuracy} of the test images"
+    return (
+        f"Extractor {name}: {told('feature_size', 'd')} features{right}; distances are to "
+        f"{told('real_train', ',')} real training images, the scale is from "
+        f"{told('real_test', ',')} real test images."
+    )
+
+
+def _verdict(grid: Grid, scenario: tuple[str, ...], column: str) -> Verdict | None:
+    """Return whose images are best by a measure; ``None`` for what is no measure of them."""
+    name = column.rpartition(".")[2]
+    if name in ("images", "real_kid"):
+        return None
+    sign = -1 if name in ("fid", "fid_ratio", "kid") else 1
+    return judge(
+        {
+            row.label: {split: sign * value for split, value in cell.values(column).items()}
+            for row, cell in grid.column(scenario)
+            if not row.reference and cell.summary(column)
+        }
+    )
+
+
+def _flag(cell: GridCell, column: str) -> str:
+    name, _, measure = column.rpartition(".")
     few = any(run.get(f"{name}.enough") is False for run in cell.runs)
-    return FEW if few and column in ("fid", "fid_ratio") else ""
+    return FEW if few and measure in ("fid", "fid_ratio") else ""
 
 
-def _cell(cell: GridCell, column: str, form: Callable[[float], str], flag: str = "") -> Cell:
+def _cell(
+    cell: GridCell, column: str, form: Callable[[float], str], marked: tuple[bool, bool]
+) -> Cell:
     summary = cell.summary(column)
     if summary is None:
         return Cell(muted=True)
     spread = spread_of(summary, form)
     if summary.sd and spread and form is figures_of:
         spread = figures_of(summary.sd, 2)
-    return Cell(form(summary.mean), spread, flag=flag)
+    best, second = marked
+    return Cell(form(summary.mean), spread, best, second, flag=_flag(cell, column))
 
 
 def generation_frame(grid: Grid) -> pd.DataFrame:
     """Return one row a cell with raw measures of its images."""
     measured = ["usefulness", "coverage"]
-    measured += [f"{name}.{column}" for name in extractors(grid) for column in GENERATION]
+    measured += [
+        f"{name}.{column}" for name in extractors(grid) for column in (*GENERATION, *JUDGES)
+    ]
     rows = []
     for scenario in grid.scenarios:
         for row, cell in grid.column(scenario):

@@ -70,7 +70,7 @@ def footnotes(name: str, grid: Grid) -> list[str]:
     if not any(cell.complete for cell in grid.cells.values()):
         return []
     said = [] if name == "parts" else [_spread(grid)]
-    if name in ("accuracy", "scaling", "widths"):
+    if name in ("accuracy", "scaling", "widths", "ablations", "generation"):
         said += _marks(grid)
     if name == "generation":
         said += generation_notes(grid)

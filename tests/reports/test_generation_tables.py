@@ -47,6 +47,41 @@ def test_every_column_names_its_extractor(lab: Lab) -> None:
     assert list(frame["classifier.fid_mean"]) == [11.0]
 
 
+def test_the_best_images_and_the_next_are_set_off_by_each_measure(lab: Lab) -> None:
+    for seed in range(3):
+        near, far = 10.0 + seed, 100.0 + 2 * seed
+        lab.add("distilling", seed, generation=[judged(fid=near, inception_score=2.0)])
+        lab.add("counting", seed, generation=[judged(fid=far, inception_score=4.0 + seed / 9)])
+    table = write_report(lab.plan(), figures=False).rendered["generation"]
+    at = {column[-1]: place for place, column in enumerate(table.columns)}
+    rows = {row.label: row.cells for row in table.rows}
+    for measure, first, then in (
+        ("Fréchet", "distilling", "counting"),
+        ("Fréchet ÷ real", "distilling", "counting"),
+        ("IS", "counting", "distilling"),
+    ):
+        best, second = rows[first][at[measure]], rows[then][at[measure]]
+        assert (best.best, best.second) == (True, False), measure
+        assert (second.best, second.second) == (False, True), measure
+    # A count, and what is true of the real images, is nobody's merit.
+    assert not any(
+        row[at[name]].best for row in rows.values() for name in ("images", "KID of real")
+    )
+
+
+def test_who_judges_and_on_how_many_real_images_is_said(lab: Lab) -> None:
+    lab.add("distilling", 0, generation=[judged()])
+    report = write_report(lab.plan(), figures=False)
+    (said,) = [note for note in report.notes if note.startswith("Extractor")]
+    assert said == (
+        "Extractor classifier: 64 features, right on 90.0% of the test images; distances are to "
+        "900 real training images, the scale is from 300 real test images."
+    )
+    frame = pd.read_csv(report.folder / "generation.csv")
+    assert frame["classifier.real_test_mean"].tolist() == [300]
+    assert frame["classifier.extractor_accuracy_mean"].tolist() == [0.9]
+
+
 def test_one_extractor_is_missing_and_no_value_of_the_other_takes_its_place(lab: Lab) -> None:
     lab.add("distilling", 0, generation=[judged()])
     lab.add("counting", 0, generation=[judged(), judged("inception", 80.0)])

@@ -211,6 +211,35 @@ def test_settings_along_which_a_paper_looks_have_their_table(
     assert _cells(table)["averaging"][:3] == ["50.00", "2.00 kB", "1.25"]
 
 
+def test_best_and_next_are_set_off_along_a_setting(lab: Lab) -> None:
+    for seed in range(3):
+        for clients in (10, 20):
+            lab.add("averaging", seed, 0.8 + seed / 100, partition__clients=clients)
+            lab.add("distilling", seed, 0.5 + seed / 50, partition__clients=clients)
+            lab.add("everything", seed, 0.99, partition__clients=clients)
+    table = write_report(lab.plan(), figures=False).rendered["scaling"]
+    assert {row.label: (row.cells[0].best, row.cells[0].second) for row in table.rows} == {
+        "averaging": (True, False),
+        "distilling": (False, True),
+        "everything": (False, False),
+    }
+
+
+def test_best_and_next_are_set_off_among_ablations(lab: Lab) -> None:
+    for seed in range(3):
+        for scale, score in ((1, 0.8), (2, 0.4)):
+            config = {**DEFAULT, "scale": scale}
+            label = f"scale {scale}"
+            lab.add(
+                "distilling", seed, score + scale * seed / 90, label=label, method__config=config
+            )
+    table = write_report(lab.plan(), figures=False).rendered["ablations"]
+    assert {row.label: (row.cells[1].best, row.cells[1].second) for row in table.rows} == {
+        "scale 1": (True, False),
+        "scale 2": (False, True),
+    }
+
+
 # --- bytes by part -----------------------------------------------------------------------
 
 
