@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import fill
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_ACROSS = 5
+_SIDE = 1.12
+"""Side of a confusion matrix, inches."""
+_TITLE_SIGNS = 18
+_NAME_SIGN = 0.045
+"""Of a class's name, on its side, inches."""
 _MOST_NUMBERS = 12
 """Classes up to which cells carry their number."""
 
@@ -109,19 +115,17 @@ class Confusion:
         import numpy as np
 
         across = min(len(self.labels), _MOST_ACROSS)
-        figure, axes = panels(len(self.labels), height=1.45, most=_MOST_ACROSS)
-        if len(self.labels) <= _MOST_ACROSS:
-            figure.set_figheight(1.9)
-        if self._named:  # names stand upright beneath the lowest panels of all columns
-            full = len(self.labels) % across == 0
-            figure.set_figheight(figure.get_figheight() + (0.4 if full else 0.8))
+        figure, axes = panels(len(self.labels), most=_MOST_ACROSS)
+        # The panels are squares: the other engine would let titles and names run over the edge.
+        figure.set_layout_engine("compressed")
+        figure.set_figheight(self._height(across))
         image = None
         cells = zip(axes, self.labels, self.matrices, strict=True)
         for place, (axis, label, counts) in enumerate(cells):
             matrix = np.asarray(counts, dtype=float)
             shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
             image = axis.imshow(100 * shares, cmap="cividis", vmin=0, vmax=100)
-            axis.set_title(fill(label, 18))
+            axis.set_title(fill(label, _TITLE_SIGNS))
             axis.grid(visible=False)
             bottom, first = place + across >= len(self.labels), place % across == 0
             self._ticks(axis, bottom=bottom, first=first)
@@ -136,6 +140,17 @@ class Confusion:
         if self.heading:
             figure.suptitle(self.heading, fontsize=8)
         return figure
+
+    def _height(self, across: int) -> float:
+        """Return what square panels, their titles, and the names beneath columns take, inches."""
+        titles = [1 + fill(label, _TITLE_SIGNS).count("\n") for label in self.labels]
+        lines = sum(max(titles[at : at + across]) for at in range(0, len(titles), across))
+        rows = math.ceil(len(self.labels) / across)
+        beneath = 0.3 + (_NAME_SIGN * max(map(len, self.class_names)) if self._named else 0.0)
+        # Where the last line is not full, columns end in two lines, with names beneath each.
+        ends = 1 if len(self.labels) % across == 0 or rows == 1 else 2
+        head = 0.2 if self.heading else 0.05
+        return head + rows * _SIDE + 0.125 * lines + ends * beneath
 
     @property
     def _named(self) -> bool:

@@ -20,7 +20,7 @@ from reports.figures.classes import Confusion
 from reports.figures.generation import Samples
 from reports.figures.lines import Lines
 from reports.figures.ranks import cliques
-from reports.figures.style import look
+from reports.figures.style import look, paper, rendered
 from reports.figures.traffic import Point, Traffic, pareto
 from reports.grid import build_grid
 from reports.load import load
@@ -203,6 +203,21 @@ def test_a_figure_is_titled_by_what_it_shows_of_which_scenarios(lab: Lab) -> Non
     page = (lab.folder / "report" / "index.html").read_text(encoding="utf-8")
     assert 'alt="Confusion: α = 0.1"' in page
     assert "<figcaption>Confusion: α = 0.1 " in page
+
+
+@pytest.mark.parametrize("names", [("T-shirt/top", "Ankle boot", "Bag"), ("0", "1", "2"), ()])
+@pytest.mark.parametrize("count", [1, 5, 7, 13])
+def test_nothing_of_a_confusion_figure_runs_over_its_edge(
+    names: tuple[str, ...], count: int
+) -> None:
+    matrix = ((5, 1, 0), (0, 6, 0), (1, 0, 5))
+    labels = ("generators, class share of probabilities", *["short"] * (count - 1))
+    with paper():
+        figure = Confusion("confusion", "α = 0.1", labels, (matrix,) * count, names).draw()
+        rendered(figure)
+        drawn = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) > -0.01
 
 
 def test_confusion_names_classes_at_the_edges_and_labels_every_lowest_panel() -> None:
