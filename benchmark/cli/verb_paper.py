@@ -10,6 +10,7 @@ from benchmark.cli import output, verb_run
 from benchmark.cli.flags import experiment_of
 from benchmark.cli.parsing import Parser, bundled_experiments, new_parser
 from benchmark.errors import UserError, unknown
+from benchmark.experiment import ExperimentSpec
 
 PREFIX, TWIN = "paper_", "_cpu"
 """What the names of the files begin with, and end with where they are sized for a CPU."""
@@ -54,14 +55,15 @@ def _list(values: argparse.Namespace) -> int:
             values.config = f"{PREFIX}{name}{TWIN if twin else ''}"
             experiment = experiment_of(values)
             command = f"paper {name}{' --cpu' if twin else ''}"
-            rows.append((command, experiment.description, _size(values, experiment.experiment)))
+            rows.append((command, experiment.description, _size(values, experiment)))
     console = output.stdout()
     console.print(output.table("the Mosaic paper", ("command", "what it shows", "records"), rows))
     return 0
 
 
-def _size(values: argparse.Namespace, experiment: str) -> str:
-    """Return how many runs of an experiment are on the disk."""
-    folder = values.results / experiment
+def _size(values: argparse.Namespace, experiment: ExperimentSpec) -> str:
+    """Return how many runs of an experiment are on the disk, of how many."""
+    folder = values.results / experiment.experiment
     done = len(list(folder.glob("*/record.json"))) if folder.is_dir() else 0
-    return f"{done} done" if done else "none yet"
+    rows = len(experiment.methods) + len(experiment.variants)
+    return f"{done or 'none'} of {rows * len(experiment.scenarios())}"
