@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from benchmark.speed import scale_memory
-from benchmark.speed.peaks import PeakMemory, in_child
+from benchmark.speed.peaks import INTERVAL, PeakMemory, in_child, memory_now
 from benchmark.speed.upload_probe import SERVERS, Case, Found, measure
 
 MEBI = 2**20
@@ -29,9 +31,14 @@ def test_a_peak_is_seen_after_it_has_passed() -> None:
     with PeakMemory() as memory:
         block = bytearray(64 * MEBI)
         block[::4096] = b"x" * len(block[::4096])
+        # The watching thread may not have been let in before: this one holds the interpreter.
+        deadline = time.monotonic() + 30
+        while memory.peak.private < memory.before.private + 48 * MEBI:
+            assert time.monotonic() < deadline, "nobody looked"
+            time.sleep(INTERVAL)
         del block
-    grown = memory.peak.private - memory.before.private
-    assert 48 * MEBI < grown < 128 * MEBI
+    assert memory.peak.private < memory.before.private + 128 * MEBI
+    assert memory_now().private < memory.peak.private - 48 * MEBI
 
 
 @pytest.mark.parametrize(("bound", "status"), [("4", 0), ("0.001", 1)])
