@@ -26,11 +26,11 @@ class BasicBlock(nn.Module):
     channels_in, channels_out : int
         Channels of the input and the output.
     stride : int
-        Stride of the first convolution and of the shortcut.
+        Stride of the first convolution and of the shortcut; above 1 with ``project`` only.
     norm : str
         As in :func:`benchmark.models.base.norm_layer`.
     project : bool
-        Whether the shortcut is a strided 1x1 convolution with norm, and not the identity. It is
+        Whether the shortcut is a 1x1 convolution with norm, and not the identity. It is
         given and not read off the channel counts, so that narrow models keep the layers of the
         full model even where two stages come out equally wide.
     """
@@ -46,14 +46,20 @@ class BasicBlock(nn.Module):
         self.shortcut = nn.Sequential()
         if project:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+                nn.Conv2d(channels_in, channels_out, 1, bias=False),
                 norm_layer(norm, channels_out),
             )
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, channels_in, H, W] to [B, channels_out, H / stride, W / stride]."""
         out = F.relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
+        if self.stride > 1:
+            # Every stride-th pixel, then a 1x1 convolution of stride 1: the same as the strided
+            # one, whose gradient oneDNN gets wrong, or crashes in, for fewer than 8 channels
+            # (channels-last on CPUs without AVX-512; oneDNN issue 6035).
+            x = F.avg_pool2d(x, 1, self.stride)
         return F.relu(out + self.shortcut(x))
 
 

@@ -12,7 +12,7 @@ from benchmark.specs.scenario import ScenarioSpec
 ENGINE_VERSION = "1"
 """Raised whenever the engine's results change: protocol, evaluation, accounting."""
 
-RECIPE_VERSION = "1"
+RECIPE_VERSION = "2"
 """Raised whenever local training's results change."""
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from fractions import Fraction
@@ -8,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
 from benchmark.models.base import Classifier, group_count, initialize
 from benchmark.models.build import build, parameter_bytes, skeleton, state_bytes
 from benchmark.models.registry import check_model, families, family_info
+from benchmark.models.resnet import BasicBlock
 from benchmark.models.widths import as_width, scaled
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -133,6 +136,27 @@ def test_meets_golden_dense_and_cb_models(
     with torch.no_grad():
         out = net(x).numpy()
     np.testing.assert_allclose(out, golden[f"{tag}_out"], rtol=1e-9, atol=1e-9)
+
+
+def test_a_strided_shortcut_picks_every_second_pixel() -> None:
+    block = BasicBlock(4, 8, 2, "batch", project=True).double().eval()
+    images = torch.randn(3, 4, 8, 8, dtype=torch.double)
+    strided = block.shortcut[1](F.conv2d(images, block.shortcut[0].weight, stride=2))
+    main = block.norm2(block.conv2(F.relu(block.norm1(block.conv1(images)))))
+    assert torch.allclose(block(images), F.relu(main + strided), atol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 8])
+def test_gradients_of_narrow_shortcuts_are_right_in_channels_last(channels: int) -> None:
+    """Of fewer than 8 channels, oneDNN's strided 1x1 convolution has wrong ones, or crashes."""
+    block = BasicBlock(channels, 2 * channels, 2, "group", project=True)
+    images = torch.randn(5, channels, 32, 32, generator=stream())
+    exact = copy.deepcopy(block).double()
+    exact(images.double()).square().sum().backward()
+    block.to(memory_format=torch.channels_last)
+    block(images.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+    found, expected = (one.shortcut[0].weight.grad.double() for one in (block, exact))
+    assert torch.allclose(found, expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
 
 
 def test_resnet18_has_the_stated_size_at_each_width() -> None:
