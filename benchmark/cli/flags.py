@@ -64,7 +64,9 @@ _SCENARIO = (
     Flag("rounds_warmup", "shared FedAvg rounds before the exchange; 0 is one-shot", "R", True),
     Flag("warmup_steps", "SGD steps per client and warm-up round"),
     Flag("warmup_lr", "learning rate of the warm-up", "LR"),
-    Flag("warmup_local", "local training after the warm-up: full recipe, or warm-up steps", ""),
+    Flag(
+        "warmup_local", "local training after a warm-up: the recipe, or one more of its rounds", ""
+    ),
     Flag("student_init", "what a distilled model starts from, the same for all methods", ""),
     Flag("student_batch_norm", "batch-norm statistics of a distilled model, the same for all", ""),
     Flag("split_seeds", "seeds of the split, where they differ from --seeds", "S", True),

@@ -136,7 +136,16 @@ class LocalClient:
 
     @property
     def recipe(self) -> RecipeSpec:
-        """The scenario's local training recipe."""
+        """The scenario's local training recipe.
+
+        Where a few steps only follow a warm-up, they are trained as one more of its rounds is:
+        at its learning rate, which stays constant.
+        """
+        warmup = self._scenario.warmup
+        if self._few_steps():
+            return self._scenario.recipe.model_copy(
+                update={"lr": warmup.lr, "schedule": "constant"}
+            )
         return self._scenario.recipe
 
     @property
@@ -146,10 +155,13 @@ class LocalClient:
 
     def local_steps(self) -> int:
         """Return the SGD steps of one full local training."""
-        warmup = self._scenario.warmup
-        if warmup.rounds and warmup.local == "steps":
-            return warmup.steps
+        if self._few_steps():
+            return self._scenario.warmup.steps
         return self.recipe.epochs * math.ceil(self.num_samples / self.recipe.batch_size)
+
+    def _few_steps(self) -> bool:
+        warmup = self._scenario.warmup
+        return warmup.rounds > 0 and warmup.local == "steps"
 
     def initial_model(
         self,

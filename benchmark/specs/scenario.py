@@ -82,7 +82,8 @@ class WarmupSpec(Spec):
     steps: int = Field(10, ge=1, description="SGD steps per client and warm-up round")
     lr: float = Field(0.01, gt=0)
     local: Literal["recipe", "steps"] = Field(
-        "recipe", description="local training after the warm-up: the full recipe, or `steps` steps"
+        "recipe",
+        description="local training after the warm-up: the full recipe, or `steps` steps at `lr`",
     )
 
     @model_validator(mode="before")

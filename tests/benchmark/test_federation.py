@@ -184,6 +184,23 @@ def test_warm_started_clients_may_train_a_few_steps_only(tmp_path: Path) -> None
     assert full.local_steps() == 2 * -(-full.num_samples // 16)
 
 
+def test_a_few_steps_after_a_warm_up_are_one_more_of_its_rounds(tmp_path: Path) -> None:
+    def client(**values: Any) -> client_module.LocalClient:
+        few = {"rounds_warmup": 1, "warmup_steps": 4, "warmup_lr": 0.01, **values}
+        return bench(tmp_path, **few).federation().client(0)
+
+    annealed = client(warmup_local="steps", lr=0.05, schedule="cosine")
+    constant = client(warmup_local="steps", lr=0.01, schedule="constant")
+    trained = annealed.local_model().state_dict()
+    assert equal(trained, constant.local_model().state_dict())
+    by_hand = annealed.initial_model()
+    annealed.train(by_hand)
+    assert equal(trained, by_hand.state_dict()), "a method's own training is the same"
+    full = client(lr=0.05, schedule="cosine")
+    assert full.recipe.lr == 0.05
+    assert full.recipe.schedule == "cosine"
+
+
 def test_after_a_warm_up_a_client_knows_its_own_window_only(tmp_path: Path) -> None:
     client = bench(tmp_path, widths=UNEQUAL, rounds_warmup=1).federation().client(0)
     with pytest.raises(ValueError, match="own window only"):
