@@ -27,16 +27,32 @@ from benchmark.training.precision import configure_device, configure_threads
 
 
 class Evaluator:
-    """Holds the test set; nothing that a method is given refers to it."""
+    """Holds the images that models are judged on; nothing that a method is given refers to it.
 
-    def __init__(self, federation: Federation, device: torch.device) -> None:
-        self._samples: Samples = federation.data.test(device)
+    Parameters
+    ----------
+    federation : Federation
+        Whose data it is.
+    device : torch.device
+        Where the images go.
+    judged_on : {"test", "holdout"}
+        The test set; or, while something is tuned, the held-out part of the training data. The
+        test set stays closed then.
+    """
+
+    def __init__(
+        self, federation: Federation, device: torch.device, judged_on: str = "test"
+    ) -> None:
+        data = federation.data
+        self._samples: Samples = (
+            data.test(device) if judged_on == "test" else data.validation(device)
+        )
         self._task = federation.task
         self._device = device
         self.seconds = 0.0
 
     def __call__(self, model: nn.Module) -> Evaluation:
-        """Evaluate a model on the test set, in fp32."""
+        """Evaluate a model on these images, in fp32."""
         began = time.perf_counter()
         result = evaluate(
             model,
@@ -144,7 +160,8 @@ class _Judged:
     ) -> None:
         self._payload, self._spec = payload, spec
         self._federation, self._result = federation, result
-        self.evaluator = Evaluator(federation, torch.device(spec.compute.device))
+        device = torch.device(spec.compute.device)
+        self.evaluator = Evaluator(federation, device, spec.measure.judged_on)
         self.metrics: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.signatures: list[str] = []
@@ -161,7 +178,8 @@ class _Judged:
 
     def _generation(self, cache: Cache, events: Events) -> tuple[list[dict[str, Any]], list[str]]:
         generated = self._result.output.generated
-        if generated is None:
+        # They are compared with test images, which stay closed while something is tuned.
+        if generated is None or self._spec.measure.judged_on != "test":
             return [], []
         weights = self._payload.get("inception_weights")
         meter = GenerationMeter(
@@ -220,6 +238,7 @@ def _metrics(
         raise PluginError(f"method '{spec.method.name}': its model's {error}") from error
     return {
         "selection": SELECTION.name,
+        "judged_on": spec.measure.judged_on,
         **numbers,
         "teacher": teacher,
         "details": dict(output.details),

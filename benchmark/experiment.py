@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from benchmark.contract import Method
-from benchmark.errors import UserError, unknown
+from benchmark.entries import check_trials, configure, entries, refuse_equals
+from benchmark.errors import UserError
 from benchmark.profiles import DEFAULT_PROFILE, profile
 from benchmark.registry import BrokenPlugin, MethodInfo, PluginError, Registry, load
 from benchmark.specs import (
@@ -51,6 +52,9 @@ class ExperimentSpec(Spec):
     profile: str = DEFAULT_PROFILE
     methods: Strings = ("all",)
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    sweep: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
+        default_factory=dict
+    )
     set: dict[str, dict[str, Any]] = Field(default_factory=dict)
     datasets: Strings = ("digits",)
     partition: PartitionScheme = "dirichlet"
@@ -95,6 +99,7 @@ class ExperimentSpec(Spec):
     extractors: Annotated[
         tuple[Literal["classifier", "inception"], ...], BeforeValidator(as_extractors)
     ] = ("classifier",)
+    judged_on: Literal["test", "holdout"] = "test"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int = Field(1, ge=1)
@@ -155,6 +160,12 @@ class ExperimentSpec(Spec):
     def _check_partition(self) -> Self:
         if self.partition == "classes_per_client" and self.classes_per_client is None:
             raise ValueError("partition 'classes_per_client' needs classes_per_client")
+        return self
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> Self:
+        if self.judged_on == "holdout" and not self.holdout:
+            raise ValueError("judged_on 'holdout' needs a holdout above 0, such as 0.1")
         return self
 
     def scenarios(self) -> list[ScenarioSpec]:
@@ -236,6 +247,12 @@ class ExperimentSpec(Spec):
             history_points=self.history_points,
         )
 
+    def measure_spec(self) -> MeasureSpec:
+        """Return what is measured; where the holdout judges, accuracy alone."""
+        if self.judged_on == "holdout":
+            return MeasureSpec(judged_on="holdout")
+        return MeasureSpec(extractors=self.extractors)
+
 
 def resolve(flags: Mapping[str, Any], file: Mapping[str, Any], where: str) -> ExperimentSpec:
     """Return the experiment that flags and a file ask for.
@@ -307,7 +324,7 @@ def plan(
     every = "all" in experiment.methods
     broken = list(registry.broken.values()) if every else []
     methods: list[tuple[str, MethodInfo, Method[Any]]] = []
-    for label, info, values in _entries(experiment, registry):
+    for label, info, values in entries(experiment, registry):
         try:
             cls = load(info)
         except PluginError as error:
@@ -316,8 +333,10 @@ def plan(
             # Sound when it was listed, but not any more: the others go on without it.
             broken.append(BrokenPlugin(name=info.name, path=info.path, reason=str(error)))
             continue
-        methods.append((label, info, _configure(label, info, cls, values)))
-    _refuse_equals(methods)
+        methods.append((label, info, configure(label, info, cls, values)))
+    refuse_equals(methods)
+    if experiment.judged_on == "holdout":
+        check_trials([info for _, info, _ in methods])
     budget = experiment.budget_spec()
     runs = []
     for scenario in experiment.scenarios():
@@ -326,7 +345,7 @@ def plan(
                 scenario=scenario,
                 method=MethodSpec(name=info.name, config=method.config.model_dump(mode="json")),
                 budget=budget,
-                measure=MeasureSpec(extractors=experiment.extractors),
+                measure=experiment.measure_spec(),
                 compute=compute,
                 code=CodeSpec(plugin=info.plugin, parts=info.parts),
             )
@@ -339,61 +358,3 @@ def plan(
 def _samples(scenario: ScenarioSpec) -> int:
     """Return about how many training samples there are, without opening the dataset."""
     return scenario.train_samples or _USUAL_SAMPLES
-
-
-def _entries(
-    experiment: ExperimentSpec, registry: Registry
-) -> Iterable[tuple[str, MethodInfo, dict[str, Any]]]:
-    names: Iterable[str] = experiment.methods
-    if "all" in experiment.methods:
-        if len(experiment.methods) > 1:
-            raise UserError("methods: 'all' stands alone, don't name others beside it")
-        names = [name for name in registry.methods if name not in registry.broken]
-        names = sorted(names, key=lambda name: (registry.methods[name].kind == "method", name))
-    names = list(names)
-    _check_strangers(experiment, registry, names)
-    for name in names:
-        yield name, registry.info(name), dict(experiment.set.get(name, {}))
-    for label, values in experiment.variants.items():
-        name = str(values["method"])
-        own = {key: value for key, value in values.items() if key != "method"}
-        yield label, registry.info(name), {**experiment.set.get(name, {}), **own}
-
-
-def _check_strangers(experiment: ExperimentSpec, registry: Registry, names: Sequence[str]) -> None:
-    """Refuse what is wrong in the settings of methods that the grid does not run, too."""
-    run = {*names, *(str(values["method"]) for values in experiment.variants.values())}
-    defaults = profile(experiment.profile).settings.get("set", {})
-    for name, values in experiment.set.items():
-        if name not in run and name not in registry.broken and values != defaults.get(name):
-            info = registry.info(name)
-            _configure(name, info, load(info), values)
-
-
-def _refuse_equals(methods: Sequence[tuple[str, MethodInfo, Method[Any]]]) -> None:
-    """Refuse two rows of one label, and two labels of one run: tables would mix them up."""
-    labels: dict[str, str] = {}
-    for label, info, method in methods:
-        what = f"{info.name} {method.config.model_dump_json()}"
-        if label in labels:
-            raise UserError(f"'{label}' is named twice; give the variant another label")
-        for other, same in labels.items():
-            if same == what:
-                raise UserError(
-                    f"'{label}' is the same run as '{other}': method '{info.name}' with equal "
-                    "parameters; leave one of them out"
-                )
-        labels[label] = what
-
-
-def _configure(
-    label: str, info: MethodInfo, cls: type[Method[Any]], values: dict[str, Any]
-) -> Method[Any]:
-    for key in values:
-        if key not in cls.Config.model_fields:
-            raise unknown(f"parameter of method '{info.name}'", key, cls.Config.model_fields)
-    try:
-        config = cls.Config.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"method '{label}': {explain(error, cls.Config)}") from None
-    return cls(config)

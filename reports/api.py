@@ -31,6 +31,7 @@ from reports.page import PAGE_NAME, page_text
 from reports.parts import parts_by_client, parts_by_round, parts_frame, parts_table
 from reports.scores import score_frame, score_table
 from reports.table import Table
+from reports.tuning import CHOSEN, chosen_text, tuning_table
 
 FOLDER = "report"
 """Name of the report's folder in the experiment's."""
@@ -39,7 +40,7 @@ _NOT_IN_CSV = ("confusion", "split_counts", "split_widths", "class_names", "elem
 _NOT_IN_CSV_ENDINGS = (".by_client", ".by_class")
 _OPTIONAL = (
     *("ablations", "scaling", "widths", "parts", "traffic", "rounds", "generation", "generators"),
-    *("classes", "against_best"),
+    *("classes", "against_best", "tuning"),
 )
 _ALWAYS = ("runs", "accuracy", "communication", "comparisons")
 """CSV files that are there even if they hold nothing but their headers."""
@@ -63,7 +64,7 @@ class Report:
         ``classes`` (a row a run and client, or class, of generated images).
     rendered : mapping of str to Table
         Tables as they are printed: ``accuracy``, ``communication`` and ``parts``; where the
-        experiment has them, ``ablations``, ``scaling``, ``widths``, ``against_best``,
+        experiment has them, ``tuning``, ``ablations``, ``scaling``, ``widths``, ``against_best``,
         ``generation``, ``generators`` and ``classes``.
     notes : tuple of str
         How the tables were made and what they rest on; what was found damaged.
@@ -115,6 +116,9 @@ def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
         make_folder(folder)
         contents = {**_csv_texts(tables), **_page_texts(rendered, grid, said, why)}
         contents["comparisons.md"] = _comparison_page(grid, ranks)
+        chosen = chosen_text(grid)
+        if chosen is not None:
+            contents[CHOSEN] = chosen
         for name, text in contents.items():
             files.append(folder / name)
             _write_if_changed(folder / name, text)
@@ -163,6 +167,7 @@ def _rendered(grid: Grid) -> dict[str, Table]:
     """Return every table that the experiment has the numbers for, in the order of a paper."""
     tables = [
         with_costs(score_table(grid), grid),
+        tuning_table(grid),
         ablation_table(grid),
         *along_tables(grid),
         best_table(grid),
@@ -206,6 +211,8 @@ def _remove_former(folder: Path, contents: Mapping[str, str]) -> None:
         for path in folder.glob(f"*.{ending}"):
             if path.name not in contents and path.stem in _OPTIONAL:
                 path.unlink(missing_ok=True)
+    if CHOSEN not in contents:
+        (folder / CHOSEN).unlink(missing_ok=True)
 
 
 def _comparison_page(grid: Grid, ranks: Ranks | str) -> str:

@@ -45,6 +45,7 @@ _NAMES = {
     "budget.distilled_images": "{} distilled images",
     "budget.history_points": "{} history points",
     "measure.extractors": "images judged by {}",
+    "measure.judged_on": "judged on the {}",
     "compute.threads": "threads: {}",
     "compute.device": "{}",
     "compute.precision": "{}",

@@ -118,6 +118,8 @@ class Grid:
         Only cells that were planned.
     not_installed : mapping of str to str
         Methods that could not be used, with the reason.
+    validation : bool
+        Whether accuracies are of held-out training images, and not of the test set.
     """
 
     rows: tuple[RowKey, ...]
@@ -125,6 +127,7 @@ class Grid:
     axes: Axes
     cells: Mapping[tuple[RowKey, tuple[str, ...]], GridCell]
     not_installed: Mapping[str, str] = field(default_factory=dict)
+    validation: bool = False
 
     def column(self, scenario: tuple[str, ...]) -> list[tuple[RowKey, GridCell]]:
         """Return a scenario's planned cells, in row order."""
@@ -139,7 +142,7 @@ def build_grid(results: Results) -> Grid:
     Every setting that differs becomes a column axis; method settings that differ under
     one label become part of the row's name. Seeds alone are averaged over.
     """
-    runs = [run for run in shown_runs(results) if not run.get("not_for_tables")]
+    runs, _ = for_tables(results)
     settings = [
         {column: plain_text(run.get(column)) for column in results.setting_columns} for run in runs
     ]
@@ -152,7 +155,37 @@ def build_grid(results: Results) -> Grid:
     cells = {key: GridCell(tuple(entries)) for key, entries in groups.items()}
     rows = sorted(dict.fromkeys(row for row, _ in cells), key=_row_order)
     scenarios = sort_keys([scenario for _, scenario in cells])
-    return Grid(tuple(rows), tuple(scenarios), axes, cells, dict(results.not_installed))
+    validation = bool(runs) and is_validation(runs[0])
+    return Grid(tuple(rows), tuple(scenarios), axes, cells, dict(results.not_installed), validation)
+
+
+def is_validation(run: Mapping[str, Any]) -> bool:
+    """Return whether a run was judged on held-out training images."""
+    return run.get(_JUDGED_ON) == "holdout"
+
+
+def for_tables(
+    results: Results,
+) -> tuple[list[Mapping[str, Any]], dict[str, list[Mapping[str, Any]]]]:
+    """Return the runs that tables show, and those that they leave out, by the reason.
+
+    Validation scores never stand beside test scores: where an experiment has both, they go.
+    """
+    kept: list[Mapping[str, Any]] = []
+    left: dict[str, list[Mapping[str, Any]]] = {"parity": [], "validation": []}
+    runs = shown_runs(results)
+    tested = not all(is_validation(run) for run in runs)
+    for run in runs:
+        if run.get("not_for_tables"):
+            left["parity"].append(run)
+        elif tested and is_validation(run):
+            left["validation"].append(run)
+        else:
+            kept.append(run)
+    return kept, left
+
+
+_JUDGED_ON = "measure.judged_on"
 
 
 def _group(run: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from reports.axes import SEED_FIELDS, UNSET, describe
 from reports.formats import probability
 from reports.generation import generation_notes
-from reports.grid import Grid, Split
+from reports.grid import Grid, Split, for_tables
 from reports.load import DONE, NOT_RUN, Results, shown_runs
 from reports.parts import unequal_forms
 from reports.scores import FLAG, verdicts
@@ -20,6 +20,14 @@ SELECTION_RULES: Mapping[str, str] = {
 }
 """The rules by which an accuracy is chosen, in words."""
 
+_LEFT_OUT = {
+    "parity": "whose predictions depend on the test batch",
+    "validation": "judged on held-out training images, for tuning",
+}
+_VALIDATION = (
+    "Accuracies are of held-out training images: this grid chooses settings, and its numbers are "
+    "no results. The test set stayed closed; figures of accuracy are not drawn."
+)
 _NUMBER = re.compile(r"\d[\d.,]*")
 _LISTED = 3
 """Places named in a reason before it is only counted."""
@@ -32,12 +40,14 @@ def notes(results: Results, grid: Grid) -> list[str]:
     if not runs and not results.not_installed:
         return found
     done = [run for run in runs if run["shown"] == DONE]
+    if grid.validation:
+        found.append(_VALIDATION)
     found += _setting(grid)
     if done:
         found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
         found += generation_notes(grid)
     found += _provenance(grid)
-    found += _left_out(runs)
+    found += _left_out(results)
     found += _bytes_differ(grid)
     found += _warnings(runs)
     return found
@@ -154,11 +164,12 @@ def _cost_rules(done: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _left_out(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    labels = dict.fromkeys(str(run["label"]) for run in runs if run.get("not_for_tables"))
+def _left_out(results: Results) -> list[str]:
+    _, left = for_tables(results)
     return [
-        f"Left out of the tables: {label}, whose predictions depend on the test batch."
-        for label in labels
+        f"Left out of the tables: {label}, {_LEFT_OUT[why]}."
+        for why, runs in left.items()
+        for label in dict.fromkeys(str(run["label"]) for run in runs)
     ]
 
 

@@ -60,7 +60,8 @@ def score_table(grid: Grid) -> Table:
         Row("not installed", name, tuple(_absent(column) for _, column in makers))
         for name in grid.not_installed
     ]
-    return Table("accuracy", "Test accuracy", tuple(columns), tuple(rows))
+    name = "Accuracy on held-out training images" if grid.validation else "Test accuracy"
+    return Table("accuracy", name, tuple(columns), tuple(rows))
 
 
 def _absent(column: str) -> Cell:

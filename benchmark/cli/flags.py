@@ -14,7 +14,7 @@ from benchmark.experiment import ExperimentSpec, resolve
 from benchmark.profiles import DEFAULT_PROFILE, PROFILES
 from benchmark.specs.base import read_yaml
 
-WITHOUT_FLAG = frozenset({"description", "variants"})
+WITHOUT_FLAG = frozenset({"description", "variants", "sweep"})
 """Keys that only a file can set."""
 
 
@@ -88,6 +88,11 @@ _BUDGET = (
     Flag("distilled_images", "images the student learns from, for every method alike"),
     Flag("budget", "factor on the three above", "F"),
     Flag("history_points", "passive evaluations while the server works"),
+    Flag(
+        "judged_on",
+        "images that accuracy is measured on; holdout (for tuning) measures no other",
+        "",
+    ),
     Flag(
         "extractors",
         "networks that judge generated images: classifier, inception, or none",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from benchmark.specs.base import Spec, digest_of
 from benchmark.specs.scenario import ScenarioSpec
@@ -48,6 +48,17 @@ class MeasureSpec(Spec):
     extractors: tuple[Literal["classifier", "inception"], ...] = Field(
         (), description="networks in whose features generated images are judged"
     )
+    judged_on: Literal["test", "holdout"] = Field(
+        "test", description="images that accuracy is measured on; holdout is for tuning"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``judged_on`` out where it is the test set, as in ids from before it was there."""
+        values: dict[str, Any] = handler(self)
+        if self.judged_on == "test":
+            values.pop("judged_on", None)
+        return values
 
 
 class MethodSpec(Spec):
@@ -79,6 +90,14 @@ class RunSpec(Spec):
     measure: MeasureSpec = MeasureSpec()
     compute: ComputeSpec = ComputeSpec()
     code: CodeSpec
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> Self:
+        if self.measure.judged_on == "holdout" and not self.scenario.holdout:
+            raise ValueError("judged_on 'holdout' needs a scenario with a holdout above 0")
+        if self.measure.judged_on == "holdout" and self.measure.extractors:
+            raise ValueError("extractors compare with test images: none where the holdout judges")
+        return self
 
     @property
     def run_id(self) -> str:

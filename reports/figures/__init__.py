@@ -75,6 +75,8 @@ class Drawn:
 def plots(results: Results, grid: Grid, ranks: Ranks | str) -> Iterator[Plot]:
     """Yield the data of every figure that the experiment has the numbers for."""
     yield from partitions(grid, MOST_SCENARIOS)
+    if grid.validation:  # scores of trials are no results, and all figures below show results
+        return
     yield from by_setting(grid)
     yield from ablation_figures(grid, MOST_SCENARIOS)
     yield from traffic(grid, MOST_SCENARIOS)

@@ -69,7 +69,13 @@ def page_content(grid: Grid, results: Results) -> dict[str, Any]:
             key = str(run["run_id"])
             runs[key] = _run(run, results.records.get(key), results.folder, whole=key in first_ones)
     named = list(extractors(grid))
-    return {"rows": rows, "runs": runs, "filters": _filters(rows), "extractors": named}
+    return {
+        "rows": rows,
+        "runs": runs,
+        "filters": _filters(rows),
+        "extractors": named,
+        "accuracy": "validation accuracy" if grid.validation else "test accuracy",
+    }
 
 
 def _row(row: RowKey, cell: GridCell, scenario: tuple[str, ...], grid: Grid) -> dict[str, Any]:

@@ -1,0 +1,128 @@
+"""Which methods an experiment names, each in which configuration: the rows of its grid."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from benchmark.contract import Method
+from benchmark.errors import UserError, unknown
+from benchmark.profiles import profile
+from benchmark.registry import MethodInfo, Registry, load
+from benchmark.specs.base import explain
+
+if TYPE_CHECKING:
+    from benchmark.experiment import ExperimentSpec
+
+
+def entries(
+    experiment: ExperimentSpec, registry: Registry
+) -> Iterator[tuple[str, MethodInfo, dict[str, Any]]]:
+    """Return label, plugin and settings of every row: methods, then variants, then sweeps.
+
+    Raises
+    ------
+    UserError
+        If a method is unknown, or named beside ``all``, or a setting of one that is not run is
+        wrong.
+    """
+    named: Iterable[str] = experiment.methods
+    if "all" in experiment.methods:
+        if len(experiment.methods) > 1:
+            raise UserError("methods: 'all' stands alone, don't name others beside it")
+        named = [name for name in registry.methods if name not in registry.broken]
+        named = sorted(named, key=lambda name: (registry.methods[name].kind == "method", name))
+    names = list(named)
+    _check_strangers(experiment, registry, names)
+    for name in names:
+        yield name, registry.info(name), dict(experiment.set.get(name, {}))
+    for label, values in experiment.variants.items():
+        name = str(values["method"])
+        own = {key: value for key, value in values.items() if key != "method"}
+        yield label, registry.info(name), {**experiment.set.get(name, {}), **own}
+    for name, ranges in experiment.sweep.items():
+        for label, own in _combinations(name, ranges):
+            yield label, registry.info(name), {**experiment.set.get(name, {}), **own}
+
+
+def _combinations(
+    name: str, ranges: Mapping[str, Sequence[Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return every combination of a sweep, labelled by its values."""
+    for values in itertools.product(*ranges.values()):
+        own = dict(zip(ranges, values, strict=True))
+        said = ", ".join(f"{key}={value}" for key, value in own.items())
+        yield (f"{name} ({said})" if own else name), own
+
+
+def check_trials(methods: Sequence[MethodInfo]) -> None:
+    """Refuse to tune methods with unequal numbers of trials (rule 2 of the suite's fairness).
+
+    Parameters
+    ----------
+    methods : sequence of MethodInfo
+        The plugin of every row; references, which nothing is chosen for, don't count.
+
+    Raises
+    ------
+    UserError
+        If the numbers differ.
+    """
+    trials = Counter(info.name for info in methods if info.kind == "method")
+    if len(set(trials.values())) > 1:
+        said = ", ".join(f"{name} {count}" for name, count in sorted(trials.items()))
+        raise UserError(
+            f"a grid that is judged on the holdout tunes, with as many trials for every method: "
+            f"{said}"
+        )
+
+
+def _check_strangers(experiment: ExperimentSpec, registry: Registry, names: Sequence[str]) -> None:
+    """Refuse what is wrong in the settings of methods that the grid does not run, too."""
+    run = {*names, *(str(values["method"]) for values in experiment.variants.values())}
+    run |= set(experiment.sweep)
+    defaults = profile(experiment.profile).settings.get("set", {})
+    for name, values in experiment.set.items():
+        if name not in run and name not in registry.broken and values != defaults.get(name):
+            info = registry.info(name)
+            configure(name, info, load(info), values)
+
+
+def refuse_equals(methods: Sequence[tuple[str, MethodInfo, Method[Any]]]) -> None:
+    """Refuse two rows of one label, and two labels of one run: tables would mix them up."""
+    labels: dict[str, str] = {}
+    for label, info, method in methods:
+        what = f"{info.name} {method.config.model_dump_json()}"
+        if label in labels:
+            raise UserError(f"'{label}' is named twice; give the variant another label")
+        for other, same in labels.items():
+            if same == what:
+                raise UserError(
+                    f"'{label}' is the same run as '{other}': method '{info.name}' with equal "
+                    "parameters; leave one of them out"
+                )
+        labels[label] = what
+
+
+def configure(
+    label: str, info: MethodInfo, cls: type[Method[Any]], values: dict[str, Any]
+) -> Method[Any]:
+    """Return a method with its settings.
+
+    Raises
+    ------
+    UserError
+        If a setting is unknown, with the closest one, or its value wrong.
+    """
+    for key in values:
+        if key not in cls.Config.model_fields:
+            raise unknown(f"parameter of method '{info.name}'", key, cls.Config.model_fields)
+    try:
+        config = cls.Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"method '{label}': {explain(error, cls.Config)}") from None
+    return cls(config)
