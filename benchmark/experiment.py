@@ -162,12 +162,6 @@ class ExperimentSpec(Spec):
             raise ValueError("partition 'classes_per_client' needs classes_per_client")
         return self
 
-    @model_validator(mode="after")
-    def _check_judge(self) -> Self:
-        if self.judged_on == "holdout" and not self.holdout:
-            raise ValueError("judged_on 'holdout' needs a holdout above 0, such as 0.1")
-        return self
-
     def scenarios(self) -> list[ScenarioSpec]:
         """Return the scenarios of the grid, seeds innermost.
 
@@ -248,8 +242,16 @@ class ExperimentSpec(Spec):
         )
 
     def measure_spec(self) -> MeasureSpec:
-        """Return what is measured; where the holdout judges, accuracy alone."""
+        """Return what is measured; where the holdout judges, accuracy alone.
+
+        Raises
+        ------
+        UserError
+            If the holdout is to judge and nothing is held out.
+        """
         if self.judged_on == "holdout":
+            if not self.holdout:
+                raise UserError("judged_on 'holdout' needs a holdout above 0, such as 0.1")
             return MeasureSpec(judged_on="holdout")
         return MeasureSpec(extractors=self.extractors)
 
@@ -337,7 +339,7 @@ def plan(
     refuse_equals(methods)
     if experiment.judged_on == "holdout":
         check_trials([info for _, info, _ in methods])
-    budget = experiment.budget_spec()
+    budget, measure = experiment.budget_spec(), experiment.measure_spec()
     runs = []
     for scenario in experiment.scenarios():
         for label, info, method in methods:
@@ -345,7 +347,7 @@ def plan(
                 scenario=scenario,
                 method=MethodSpec(name=info.name, config=method.config.model_dump(mode="json")),
                 budget=budget,
-                measure=experiment.measure_spec(),
+                measure=measure,
                 compute=compute,
                 code=CodeSpec(plugin=info.plugin, parts=info.parts),
             )

@@ -39,6 +39,10 @@ def print_report(report: Report, console: Console) -> None:
         for part in slices(table, console.width):
             console.print(_rich(part, title))
             title = f"{report.experiment}: {table.title}, continued"
+    trials = report.rendered.get("tuning")
+    if trials is not None:
+        for part in slices(trials, console.width):
+            console.print(_rich(part, f"{report.experiment}: {trials.title}"))
     costs = report.rendered["communication"]
     if report.scenarios > 1 and costs.rows:
         if len(costs.rows) <= _MOST_COST_ROWS:

@@ -13,6 +13,7 @@ from grids import planned, run_grid
 
 from benchmark.engine import Evaluator
 from benchmark.errors import UserError
+from benchmark.experiment import resolve
 from benchmark.federation.data import ScenarioData
 from benchmark.specs import MeasureSpec, RunSpec
 
@@ -55,6 +56,11 @@ def test_what_is_refused(settings: dict[str, Any], says: str) -> None:
         planned(**{"methods": ["fedavg", "ensemble"], **settings})
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_holdout_may_come_from_the_profile() -> None:
+    file = {"profile": "cpu", "judged_on": "holdout"}
+    assert resolve({}, file, "file.yaml").measure_spec().judged_on == "holdout"
 
 
 def test_references_are_not_tuned() -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from report_lab import Lab
+from rich.console import Console
 
 from benchmark.store import Status
 from reports.api import write_report
 from reports.grid import build_grid
 from reports.load import load
+from reports.terminal import print_report
 from reports.tuning import chosen_text, tuned, tuning_table
 
 HELD = {"measure__judged_on": "holdout", "holdout": 0.1}
@@ -93,6 +96,8 @@ def test_the_report_says_validation_everywhere(lab: Lab, page: Callable[[Path, s
         '":"', '": "'
     )
     assert "rate" in page(lab.folder, "chosen.yaml")
+    print_report(report, console := Console(width=100, record=True, file=StringIO()))
+    assert "rate=0.2" in console.export_text()
     assert page(lab.folder, "tuning.tex")
 
 
