@@ -218,12 +218,14 @@ class MosaicTeacher(nn.Module):
 
         Gradients flow to images that ask for them, such as those a generator is making.
         """
-        precision = self._precision()
         with gradients_for(images):
-            logits = precision.run(self.experts.logits, images)
-            if self.meta is None:
-                return logits.mean(dim=1)
-            return precision.run(self.meta, logits)
+            return self.combine(self._precision().run(self.experts.logits, images))
+
+    def combine(self, logits: Tensor) -> Tensor:
+        """Return logits [B, C] of expert logits [B, E, C]."""
+        if self.meta is None:
+            return logits.mean(dim=1)
+        return self._precision().run(self.meta, logits)
 
     def improve(self, epoch: Epoch, pool: Pool) -> None:
         """Do nothing: the meta model is trained before there are images."""

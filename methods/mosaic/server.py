@@ -28,7 +28,9 @@ from methods.mosaic.diagnosis import (
     warn_of_inversion,
     warn_of_meta,
 )
+from methods.mosaic.experts import MosaicTeacher
 from methods.mosaic.images import ClientGenerators, make_images, sizes_of
+from methods.mosaic.influence import Influence, expert_influence
 from methods.mosaic.parts import make_student
 from methods.mosaic.prototypes import Prototypes
 from methods.mosaic.settings import MosaicSettings
@@ -76,6 +78,8 @@ class Distilled:
         The student's losses.
     agreement : float
         Share of distilled images on which student and teacher name the same class.
+    influence : Influence or None
+        Which experts decide on such images, where they are few enough to be asked one by one.
     rule : StudentSpec
         Start and batch norm of the student.
     generated : Generated
@@ -87,6 +91,7 @@ class Distilled:
     counters: Counters
     progress: Progress
     agreement: float
+    influence: Influence | None
     rule: StudentSpec
     generated: Generated
 
@@ -126,20 +131,27 @@ def distil_mosaic(
     # A copy: a fresh source goes on counting what it is asked for after the distillation.
     counters = replace(distil(schedule, Remembering(), teacher.teacher, student, report=report))
     materials.make_exact()
-    agreement = _agreement(materials, seen[-1], student.model, teacher.teacher)
+    agreement, influence = _look_back(materials, seen[-1], student.model, teacher.teacher)
     generated = images.generated()
-    return Distilled(student.model, teacher, counters, progress, agreement, rule, generated)
+    return Distilled(
+        student.model, teacher, counters, progress, agreement, influence, rule, generated
+    )
 
 
 @torch.no_grad()
-def _agreement(materials: Materials, pool: Pool, student: nn.Module, teacher: nn.Module) -> float:
+def _look_back(
+    materials: Materials, pool: Pool, student: nn.Module, teacher: MosaicTeacher
+) -> tuple[float, Influence | None]:
+    """Return how often student and teacher agree on the pool, and which experts decide there."""
     random = materials.stream("agreement")
     count = min(AGREEMENT_IMAGES, pool.size or AGREEMENT_IMAGES)
-    same = []
+    same, logits = [], []
     student.eval()
     for batch in pool.batches(AGREEMENT_IMAGES, generator=random, images=count):
-        same.append(student(batch.images).argmax(1) == teacher(batch.images).argmax(1))  # noqa: PERF401
-    return float(torch.cat(same).double().mean())
+        logits.append(teacher.experts.logits(batch.images))
+        same.append(student(batch.images).argmax(1) == teacher.combine(logits[-1]).argmax(1))
+    agreement = float(torch.cat(same).double().mean())
+    return agreement, expert_influence(torch.cat(logits), teacher.combine)
 
 
 def exchange(
@@ -200,6 +212,7 @@ def _details(settings: MosaicSettings, materials: Materials, made: Distilled) ->
         "student_start": made.rule.init,
         "student_batch_norm": made.rule.batch_norm,
         "agreement": made.agreement,
+        "influence": made.influence.for_record(weights.shares) if made.influence else None,
         "student_losses": [list(point) for point in made.progress.points],
         "budget": settings.protocol.schedule,
         "counters": asdict(made.counters),

@@ -102,6 +102,8 @@ def test_every_row_says_its_meta_setting(
     assert details["protocol"][:2] == ("P1" if scenario else "P2")
     assert bool(details["meta_losses"]) == (meta in ("prototypes", "synthetic"))
     assert len(details["expert_weights"]) == 10
+    assert len(details["influence"]["matrix"]) == len(details["influence"]["images"]) == 10
+    assert sum(details["influence"]["images"]) > 0
     assert len(details["generators"]) == 3
 
 
