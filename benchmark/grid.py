@@ -7,14 +7,25 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from benchmark.client_tasks import ClientTasks
 from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor
 from benchmark.experiment import ExperimentSpec, PlannedRun
+from benchmark.grid_types import GridResult, Listener, Options
 from benchmark.registry import BrokenPlugin
-from benchmark.store import Attempt, BusyError, Cell, ExperimentStore, Record, Status, Store
+from benchmark.store import (
+    Attempt,
+    BusyError,
+    Cell,
+    Elsewhere,
+    ExperimentStore,
+    Record,
+    Status,
+    Store,
+)
+
+__all__ = ["GridResult", "Listener", "Options", "execute", "preview"]
 
 log = logging.getLogger(__name__)
 
@@ -23,95 +34,6 @@ TARGET = "benchmark.engine:execute"
 
 PRELOAD = ("benchmark.engine", "torch._dynamo")
 """Imported once by the fork server, so that children start warm (optimisers import dynamo)."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a grid is run; nothing here changes a result.
-
-    Parameters
-    ----------
-    results : Path
-        The results folder; the cache lies in its ``.cache``.
-    data_root : Path or None
-        Where datasets are looked for first.
-    inception_weights : Path or None
-        The file of Inception's weights, where they are not in torch's cache.
-    cache : bool
-        Whether the cache is read and written.
-    timeout : float or None
-        Seconds after which a run is ended.
-    workers : int
-        Runs at a time.
-    gpus : tuple of str
-        GPUs that they are dealt out to; empty without CUDA.
-    retries : int
-        Times that a run is tried again whose worker died without a word.
-    share_clients : bool
-        Whether idle workers train clients of the runs at work; all must see one cache.
-    force : frozenset of str
-        Methods (or labels) whose finished runs are run again; ``all`` means every one.
-    """
-
-    results: Path
-    data_root: Path | None = None
-    inception_weights: Path | None = None
-    cache: bool = True
-    timeout: float | None = None
-    workers: int = 1
-    gpus: tuple[str, ...] = ()
-    retries: int = 1
-    share_clients: bool = True
-    force: frozenset[str] = frozenset()
-
-    @property
-    def cache_folder(self) -> Path:
-        """Where artifacts are cached."""
-        return self.results / ".cache"
-
-    def forced(self, run: PlannedRun) -> bool:
-        """Return whether a run is to be run again."""
-        return bool(self.force & {"all", run.info.name, run.label})
-
-
-class Listener(Protocol):
-    """Who watches a grid."""
-
-    def started(self, index: int, total: int, run: PlannedRun) -> None:
-        """Take note that run ``index`` (1-based) of ``total`` starts."""
-
-    def progress(
-        self, run: PlannedRun, phase: str, step: int, total: int, scalars: dict[str, float]
-    ) -> None:
-        """Take note of a run's progress."""
-
-    def finished(self, run: PlannedRun, record: Record, seconds: float) -> None:
-        """Take note of how a run ended."""
-
-    def note(self, text: str) -> None:
-        """Take note of anything else worth a line."""
-
-
-@dataclass(frozen=True)
-class GridResult:
-    """What became of a grid.
-
-    Parameters
-    ----------
-    done, already, skipped, failed : int
-        Runs finished now, finished before, not supported, and without a result.
-    user_error : bool
-        Whether a run failed for something that the user can mend.
-    experiment : str
-        Name of the experiment.
-    """
-
-    done: int
-    already: int
-    skipped: int
-    failed: int
-    user_error: bool
-    experiment: str
 
 
 @dataclass
@@ -138,6 +60,7 @@ class _Session:
     """One command at work on one experiment."""
 
     store: ExperimentStore
+    elsewhere: Elsewhere
     options: Options
     listener: Listener
     total: int
@@ -145,6 +68,7 @@ class _Session:
     attempts: dict[str, _Opened] = field(default_factory=dict)
     again: deque[tuple[PlannedRun, int, ExitStack]] = field(default_factory=deque)
     lost: Counter[str] = field(default_factory=Counter)
+    sources: set[str] = field(default_factory=set)
     clients: ClientTasks = field(init=False)
 
     def __post_init__(self) -> None:
@@ -227,7 +151,7 @@ class _Session:
 
     def _settled(self, run: PlannedRun) -> bool:
         """Count a run that needs no work: finished before, or not supported."""
-        record = self.store.find(run.spec.run_id)
+        record = self.store.find(run.spec.run_id) or self._taken_over(run)
         if record is None and run.skip is not None:
             attempt = self.store.begin(run.spec.run_id)
             attempt.publish(_record(run, Status.SKIPPED, run.skip))
@@ -242,6 +166,18 @@ class _Session:
         else:
             self.tally.already += 1
         return True
+
+    def _taken_over(self, run: PlannedRun) -> Record | None:
+        """Return the record of another experiment that has finished this very run."""
+        if not self.options.cache or self.options.forced(run):
+            return None
+        source = self.elsewhere.holder(run.spec.run_id)
+        if source is None:
+            return None
+        if source not in self.sources:
+            self.sources.add(source)
+            self.listener.note(f"runs that experiment '{source}' has finished are taken from there")
+        return self.elsewhere.take_over(run.spec.run_id, source, self.store, run.label)
 
     def close(self, outcome: Outcome) -> None:
         """Keep the record of a run that ended, whichever way; a lost one has another try."""
@@ -308,7 +244,10 @@ def execute(
     """
     store = Store(options.results)
     store.check_writable()
-    session = _Session(store.experiment(experiment.experiment), options, listener, total=len(runs))
+    name = experiment.experiment
+    session = _Session(
+        store.experiment(name), Elsewhere(store, name), options, listener, total=len(runs)
+    )
     session.store.update_manifest(
         _cells(runs),
         {plugin.name: plugin.reason for plugin in broken},
@@ -352,14 +291,19 @@ def preview(
     experiment: ExperimentSpec, runs: Sequence[PlannedRun], options: Options
 ) -> list[tuple[PlannedRun, str]]:
     """Return what each run's status is, without running anything or writing a file."""
-    store = Store(options.results).experiment(experiment.experiment)
+    name = experiment.experiment
+    store = Store(options.results).experiment(name)
+    elsewhere = Elsewhere(Store(options.results), name)
     shown = []
     for run in runs:
         record = store.find(run.spec.run_id)
         if run.skip is not None:
             shown.append((run, f"skipped: {run.skip}"))
-        elif record is None or options.forced(run):
+        elif options.forced(run):
             shown.append((run, "to run"))
+        elif record is None:
+            source = elsewhere.holder(run.spec.run_id) if options.cache else None
+            shown.append((run, f"done: in experiment '{source}'" if source else "to run"))
         else:
             shown.append((run, str(record.status)))
     return shown

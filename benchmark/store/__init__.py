@@ -5,6 +5,7 @@ Importing it costs no torch, so that reports can read records without.
 
 from benchmark.store.attempts import Attempt, AttemptInfo
 from benchmark.store.cache import Cache, Entry
+from benchmark.store.elsewhere import Elsewhere
 from benchmark.store.experiments import CellState, ExperimentStore
 from benchmark.store.files import DamagedError, StoreError
 from benchmark.store.locks import BusyError
@@ -21,6 +22,7 @@ __all__ = [
     "Cell",
     "CellState",
     "DamagedError",
+    "Elsewhere",
     "Entry",
     "ExperimentStore",
     "Manifest",

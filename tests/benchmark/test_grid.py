@@ -87,6 +87,45 @@ def test_preview_says_what_would_run(results: Path) -> None:
     assert state.startswith("skipped: averaging needs")
 
 
+def test_what_another_experiment_has_finished_is_taken_from_there(results: Path) -> None:
+    (source,) = records_of(results)
+    there = results / "main" / source.run_id
+    settings = {**TINY, "methods": ["ensemble"], "variants": {"mine": {"method": "fedavg"}}}
+    experiment, runs = planned(experiment="other", **settings)
+    states = [state for _, state in preview(experiment, runs, Options(results))]
+    assert states == ["to run", "done: in experiment 'main'"]
+    result, listener = run_grid(results, experiment="other", **settings)
+    assert (result.done, result.already) == (1, 1)
+    assert listener.notes == ["runs that experiment 'main' has finished are taken from there"]
+    copy = Store(results).experiment("other").find(source.run_id)
+    assert copy is not None
+    assert copy.changed(label=source.label) == source
+    assert copy.label == "mine"
+    here = results / "other" / source.run_id
+    assert {path.name for path in here.iterdir()} == {path.name for path in there.iterdir()}
+    shutil.rmtree(there)
+    assert run_grid(results, experiment="other", **settings)[0].already == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "spoil"),
+    [
+        ({"force": frozenset({"fedavg"})}, False),
+        ({"cache": False}, False),
+        ({}, True),
+    ],
+)
+def test_what_is_forced_or_damaged_elsewhere_is_run(
+    results: Path, options: dict[str, Any], spoil: bool
+) -> None:
+    (source,) = records_of(results)
+    if spoil:
+        path = results / "main" / source.run_id / "record.json"
+        path.write_text(path.read_text().replace("fedavg", "fedavh"))
+    result, _ = run_grid(results, options=options, experiment="other", **TINY)
+    assert (result.done, result.already) == (1, 0)
+
+
 def test_forced_runs_are_run_again_and_the_old_one_is_kept(results: Path) -> None:
     before = metrics_of(results)
     result, _ = run_grid(results, options={"force": frozenset({"all"})}, **TINY)
