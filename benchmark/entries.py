@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,14 @@ def _combinations(
         own = dict(zip(ranges, values, strict=True))
         said = ", ".join(f"{key}={value}" for key, value in own.items())
         yield (f"{name} ({said})" if own else name), own
+
+
+def count_entries(experiment: ExperimentSpec) -> int:
+    """Return the number of rows of an experiment that names its methods."""
+    trials = (
+        math.prod(len(values) for values in ranges.values()) for ranges in experiment.sweep.values()
+    )
+    return len(experiment.methods) + len(experiment.variants) + sum(trials)
 
 
 def check_trials(methods: Sequence[MethodInfo]) -> None:

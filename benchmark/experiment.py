@@ -268,6 +268,10 @@ def resolve(flags: Mapping[str, Any], file: Mapping[str, Any], where: str) -> Ex
         If a key is unknown or a value is wrong.
     """
     ExperimentSpec.parse(file, where)  # names the file for what is wrong in it
+    for method, values in (flags.get("set") or {}).items():
+        for key in values:
+            if key in (file.get("sweep") or {}).get(method, {}):
+                raise UserError(f"{where} sweeps {method}.{key}: it can't be set as well")
     name = flags.get("profile", file.get("profile", DEFAULT_PROFILE))
     defaults = profile(str(name)).settings
     settings: dict[str, Any] = {**defaults, **file, **flags}

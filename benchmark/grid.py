@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.client_tasks import ClientTasks
+from benchmark.errors import UserError
 from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor
 from benchmark.experiment import ExperimentSpec, PlannedRun
 from benchmark.grid_types import GridResult, Listener, Options
@@ -239,6 +240,8 @@ def execute(
     ------
     StoreError
         If the results folder can't be written to, or the disk is full.
+    UserError
+        If the experiment holds runs that were judged on other images.
     KeyboardInterrupt
         If the user interrupts.
     """
@@ -248,6 +251,7 @@ def execute(
     session = _Session(
         store.experiment(name), Elsewhere(store, name), options, listener, total=len(runs)
     )
+    _check_judge(session.store, experiment)
     session.store.update_manifest(
         _cells(runs),
         {plugin.name: plugin.reason for plugin in broken},
@@ -290,9 +294,16 @@ def execute(
 def preview(
     experiment: ExperimentSpec, runs: Sequence[PlannedRun], options: Options
 ) -> list[tuple[PlannedRun, str]]:
-    """Return what each run's status is, without running anything or writing a file."""
+    """Return what each run's status is, without running anything or writing a file.
+
+    Raises
+    ------
+    UserError
+        If the experiment holds runs that were judged on other images.
+    """
     name = experiment.experiment
     store = Store(options.results).experiment(name)
+    _check_judge(store, experiment)
     elsewhere = Elsewhere(Store(options.results), name)
     shown = []
     for run in runs:
@@ -309,9 +320,22 @@ def preview(
     return shown
 
 
+def _check_judge(store: ExperimentStore, experiment: ExperimentSpec) -> None:
+    """Refuse to put trials and results into one folder: a report could show only one of both."""
+    judges = {cell.judged_on for cell in store.manifest().cells.values()}
+    if judges - {experiment.judged_on}:
+        raise UserError(
+            f"experiment '{experiment.experiment}' holds runs that are judged on the "
+            f"{min(judges - {experiment.judged_on})}, these are on the {experiment.judged_on}: "
+            "give them another name (--experiment)"
+        )
+
+
 def _cells(runs: Sequence[PlannedRun]) -> dict[str, Cell]:
     return {
-        run.spec.cell_id: Cell.of(run.spec.run_id, run.label, run.spec.canonical(), order)
+        run.spec.cell_id: Cell.of(
+            run.spec.run_id, run.label, run.spec.canonical(), order, run.info.kind
+        )
         for order, run in enumerate(runs)
     }
 

@@ -177,7 +177,14 @@ def _rendered(grid: Grid) -> dict[str, Table]:
         client_table(grid),
         class_table(grid),
     ]
-    return {table.name: table for table in tables if table is not None}
+    found = {table.name: table for table in tables if table is not None}
+    if not grid.validation:
+        return found
+    own = ("accuracy", "tuning")  # whose titles say so already
+    return {
+        name: table if name in own else replace(table, title=f"{table.title} (validation)")
+        for name, table in found.items()
+    }
 
 
 def _csv_texts(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
@@ -217,7 +224,7 @@ def _remove_former(folder: Path, contents: Mapping[str, str]) -> None:
 
 def _comparison_page(grid: Grid, ranks: Ranks | str) -> str:
     lines = [
-        "# Methods against each other",
+        f"# Methods against each other{' (validation)' if grid.validation else ''}",
         "",
         "Every pair of methods, on every scenario and over all: `comparisons.csv`. Differences "
         "are paired over shared splits; p values are also Holm-corrected over the pairs of a "

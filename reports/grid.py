@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reports.axes import Axes, find_axes, plain_text, sort_keys
-from reports.load import DONE, Results, shown_runs
+from reports.load import DONE, JUDGED_ON, Results, shown_runs
 from reports.statistics import Summary, summarize
 
 Split = tuple[str, str]
@@ -161,7 +161,7 @@ def build_grid(results: Results) -> Grid:
 
 def is_validation(run: Mapping[str, Any]) -> bool:
     """Return whether a run was judged on held-out training images."""
-    return run.get(_JUDGED_ON) == "holdout"
+    return run.get(JUDGED_ON) == "holdout"
 
 
 def for_tables(
@@ -183,9 +183,6 @@ def for_tables(
         else:
             kept.append(run)
     return kept, left
-
-
-_JUDGED_ON = "measure.judged_on"
 
 
 def _group(run: Mapping[str, Any]) -> str:

@@ -33,6 +33,9 @@ NOT_INSTALLED = "not installed"
 UNKNOWN = "unknown"
 """A setting of a run without a record that nothing says."""
 
+JUDGED_ON = "measure.judged_on"
+"""The setting that says whether a run tunes; it is not there where the test set judges."""
+
 _SECTIONS = ("budget", "measure", "compute")
 _NOT_SETTINGS = ("config", "code")
 
@@ -257,7 +260,7 @@ def _without_record(cell_id: str, cell: Cell, status: str, reason: str) -> dict[
         "cell_id": cell_id,
         "label": cell.label,
         "method": cell.method,
-        "kind": None,
+        "kind": cell.kind,
         "uses": None,
         "status": status,
         "stale": False,
@@ -265,6 +268,7 @@ def _without_record(cell_id: str, cell: Cell, status: str, reason: str) -> dict[
         "reason": reason,
         "attempt": 0,
         **flatten(cell.scenario),
+        **({} if cell.judged_on == "test" else {JUDGED_ON: cell.judged_on}),
         "config": None,
     }
 
@@ -295,16 +299,16 @@ def _setting_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _fill(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
     """Give runs without a record what their neighbours say of method, budget and compute."""
-    bare = [row for row in rows if row["kind"] is None]
+    bare = [row for row in rows if row["config"] is None]
     if not bare:
         return
-    known = [row for row in rows if row["kind"] is not None]
-    fields = [key for key in settings if key.split(".")[0] in _SECTIONS]
+    known = [row for row in rows if row["config"] is not None]
+    fields = [key for key in settings if key.split(".")[0] in _SECTIONS and key != JUDGED_ON]
     for row in bare:
         same_method = [other for other in known if other["method"] == row["method"]]
         same_label = [other for other in same_method if other["label"] == row["label"]]
-        for key in ("kind", "uses"):
-            row[key] = _agreed(same_method, key)
+        row["kind"] = row["kind"] or _agreed(same_method, "kind")
+        row["uses"] = _agreed(same_method, "uses")
         row["config"] = _agreed(same_label, "config")
         for key in fields:
             found = _agreed(same_label, key) if same_label else None

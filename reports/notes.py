@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports.axes import SEED_FIELDS, UNSET, describe
+from reports.convergence import convergence_notes
 from reports.formats import probability
 from reports.generation import generation_notes
 from reports.grid import Grid, Split, for_tables
@@ -47,6 +48,7 @@ def notes(results: Results, grid: Grid) -> list[str]:
         found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
         found += generation_notes(grid)
     found += _provenance(grid)
+    found += convergence_notes(grid)
     found += _left_out(results)
     found += _bytes_differ(grid)
     found += _warnings(runs)
@@ -85,7 +87,7 @@ def footnotes(name: str, grid: Grid) -> list[str]:
     if name == "generation":
         said += generation_notes(grid)
     if name == "accuracy":
-        said += _provenance(grid)
+        said += [*_provenance(grid), *convergence_notes(grid)]
     return said
 
 

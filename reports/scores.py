@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from reports.convergence import UNCONVERGED, unconverged
 from reports.formats import count_of, percent_parts
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
@@ -36,7 +38,7 @@ def verdicts(grid: Grid) -> dict[tuple[str, ...], Verdict]:
 
 def score_table(grid: Grid) -> Table:
     """Return accuracy in percent by method and scenario, with the teacher's where there is one."""
-    judged = verdicts(grid)
+    judged, open_ends = verdicts(grid), unconverged(grid)
     columns: list[tuple[str, ...]] = []
     makers: list[tuple[tuple[str, ...], str]] = []
     for scenario in grid.scenarios:
@@ -47,11 +49,18 @@ def score_table(grid: Grid) -> Table:
         if any(cell.values(_TEACHER) for _, cell in planned):
             columns.append((*header, "teacher %"))
             makers.append((scenario, _TEACHER))
+
+    def shown(row: RowKey, scenario: tuple[str, ...], name: str) -> Cell:
+        cell = _cell(grid, row, scenario, name, judged[scenario])
+        if name == "accuracy" and (row, scenario) in open_ends:
+            return replace(cell, flag=cell.flag + UNCONVERGED)
+        return cell
+
     rows = [
         Row(
             row.group,
             row.label,
-            tuple(_cell(grid, row, scenario, name, judged[scenario]) for scenario, name in makers),
+            tuple(shown(row, scenario, name) for scenario, name in makers),
             row.reference,
         )
         for row in grid.rows

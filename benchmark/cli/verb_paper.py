@@ -9,6 +9,7 @@ from rich.console import Console
 from benchmark.cli import output, verb_run
 from benchmark.cli.flags import experiment_of
 from benchmark.cli.parsing import Parser, bundled_experiments, new_parser
+from benchmark.entries import count_entries
 from benchmark.errors import UserError, unknown
 from benchmark.experiment import ExperimentSpec
 
@@ -65,5 +66,5 @@ def _size(values: argparse.Namespace, experiment: ExperimentSpec) -> str:
     """Return how many runs of an experiment are on the disk, of how many."""
     folder = values.results / experiment.experiment
     done = len(list(folder.glob("*/record.json"))) if folder.is_dir() else 0
-    rows = len(experiment.methods) + len(experiment.variants)
-    return f"{done or 'none'} of {rows * len(experiment.scenarios())}"
+    runs = count_entries(experiment) * len(experiment.scenarios())
+    return f"{done or 'none'} of {runs}"

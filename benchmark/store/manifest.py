@@ -30,6 +30,10 @@ class Cell(BaseModel):
         Flat summary of the scenario; see :func:`scenario_summary`.
     order : int
         Place in the grid; the manifest renumbers it, so that grids add up.
+    kind : {"method", "reference"}, optional
+        Of the plugin; manifests from before it was kept have none.
+    judged_on : {"test", "holdout"}
+        Images that accuracy is measured on.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,9 +43,18 @@ class Cell(BaseModel):
     method: str
     scenario: dict[str, Any] = Field(default_factory=dict)
     order: int = 0
+    kind: str | None = None
+    judged_on: str = "test"
 
     @classmethod
-    def of(cls, run_id: str, label: str, spec: Mapping[str, Any], order: int = 0) -> Self:
+    def of(
+        cls,
+        run_id: str,
+        label: str,
+        spec: Mapping[str, Any],
+        order: int = 0,
+        kind: str | None = None,
+    ) -> Self:
         """Return the cell of a run spec in its canonical (JSON) form."""
         return cls(
             run_id=run_id,
@@ -49,6 +62,8 @@ class Cell(BaseModel):
             method=str(spec.get("method", {}).get("name", label)),
             scenario=scenario_summary(spec.get("scenario", {})),
             order=order,
+            kind=kind,
+            judged_on=str(spec.get("measure", {}).get("judged_on", "test")),
         )
 
 
@@ -141,5 +156,6 @@ def rebuilt(records: Iterable[Record]) -> Manifest:
     """Return the manifest that the finished runs speak for; later ones win a cell."""
     cells: dict[str, Cell] = {}
     for order, record in enumerate(records):
-        cells[record.cell_id] = Cell.of(record.run_id, record.label, record.spec, order)
+        kind = record.method.get("kind")
+        cells[record.cell_id] = Cell.of(record.run_id, record.label, record.spec, order, kind)
     return Manifest().merged(cells)

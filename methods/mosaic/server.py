@@ -37,6 +37,8 @@ from methods.mosaic.settings import MosaicSettings
 from methods.mosaic.teaching import ClassExperts, ExpertTeacher, build_teacher
 
 AGREEMENT_IMAGES = 512
+INFLUENCE_IMAGES = 128
+"""Images on which experts are asked one by one: its seconds count as the server's."""
 
 
 def budget_of(settings: MosaicSettings, granted: BudgetSpec, clients: int) -> Budget:
@@ -151,7 +153,7 @@ def _look_back(
         logits.append(teacher.experts.logits(batch.images))
         same.append(student(batch.images).argmax(1) == teacher.combine(logits[-1]).argmax(1))
     agreement = float(torch.cat(same).double().mean())
-    return agreement, expert_influence(torch.cat(logits), teacher.combine)
+    return agreement, expert_influence(torch.cat(logits)[:INFLUENCE_IMAGES], teacher.combine)
 
 
 def exchange(

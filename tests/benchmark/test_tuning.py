@@ -12,9 +12,11 @@ from federation_lab import bench
 from grids import planned, run_grid
 
 from benchmark.engine import Evaluator
+from benchmark.entries import count_entries, entries
 from benchmark.errors import UserError
 from benchmark.experiment import resolve
 from benchmark.federation.data import ScenarioData
+from benchmark.registry import discover
 from benchmark.specs import MeasureSpec, RunSpec
 
 TRIALS = {"dense": {"generator_lr": [0.001, 0.01], "batch_norm": [1, 10]}}
@@ -61,6 +63,19 @@ def test_what_is_refused(settings: dict[str, Any], says: str) -> None:
 def test_the_holdout_may_come_from_the_profile() -> None:
     file = {"profile": "cpu", "judged_on": "holdout"}
     assert resolve({}, file, "file.yaml").measure_spec().judged_on == "holdout"
+
+
+def test_a_flag_does_not_lose_to_a_sweep_in_silence() -> None:
+    file = {"sweep": {"dense": {"batch_norm": [0, 1]}}, "set": {"dense": {"batch_norm": 5}}}
+    with pytest.raises(UserError, match=r"file.yaml sweeps dense.batch_norm: it can't be set"):
+        resolve({"set": {"dense": {"batch_norm": 2}}}, file, "file.yaml")
+    assert resolve({"set": {"dense": {"synthesis_batch": 2}}}, file, "file.yaml")
+
+
+def test_rows_are_counted_without_opening_plugins() -> None:
+    file = {"methods": ["ensemble"], "sweep": TRIALS, "variants": {"a": {"method": "fedavg"}}}
+    experiment = resolve({"profile": "smoke"}, file, "file.yaml")
+    assert count_entries(experiment) == len(list(entries(experiment, discover()))) == 6
 
 
 def test_references_are_not_tuned() -> None:
@@ -115,3 +130,6 @@ def test_a_tuning_grid_ends_in_a_choice(tmp_path: Path) -> None:
         assert record["metrics"]["judged_on"] == "holdout"
         assert record["metrics"]["test_samples"] == record["metrics"]["split"]["held_out"] == 40
         assert record["metrics"]["generation"] == []
+    for again in ({}, {"options": {"force": frozenset({"all"})}}):
+        with pytest.raises(UserError, match="judged on the holdout, these are on the test"):
+            run_grid(tmp_path, **again, methods="ensemble", train_samples=200, epochs=1, clients=2)

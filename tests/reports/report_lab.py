@@ -42,6 +42,7 @@ SPEC: dict[str, Any] = {
     },
     "method": {"name": "averaging", "config": {}},
     "budget": {"generator_steps": 10, "history_points": 2},
+    "measure": {"extractors": []},
     "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
     "code": {"engine": "1", "recipe": "1", "plugin": "aaaa", "parts": {}},
 }
@@ -101,7 +102,9 @@ class Lab:
         run_id = _digest(spec)
         cell_id = _digest({key: value for key, value in spec.items() if key != "code"})
         if planned:
-            self.cells[cell_id] = Cell.of(run_id, label or method, spec, len(self.cells))
+            kind = "reference" if method == "everything" else "method"
+            order = len(self.cells)
+            self.cells[cell_id] = Cell.of(run_id, label or method, spec, order, kind)
         if status is Status.NOT_RUN:
             return None
         done = status is Status.DONE

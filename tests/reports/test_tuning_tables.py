@@ -72,8 +72,66 @@ def test_nothing_is_chosen_before_all_trials_are_done(lab: Lab) -> None:
     by_label = {row.label: row.cells for row in table.rows}
     assert by_label["distilling"][0].text == "1 of 2 done"
     text = chosen_text(grid) or ""
-    assert "# distilling: not all trials are done" in text
+    assert "# distilling: not all trials have ended" in text
     assert yaml.safe_load(text) == {"set": {"averaging": {"rate": 0.1}}}
+
+
+def test_a_trial_that_diverged_is_lost_and_the_others_are_chosen_among(lab: Lab) -> None:
+    trial(lab, 0.1, 0.5, 0.5)
+    trial(lab, 0.2, 0.6, 0.6)
+    trial(lab, 0.3, 0.9)
+    diverged = {"rate": 0.3, "steps": 5, "nested": {"width": 8}}
+    lab.add(
+        "distilling",
+        1,
+        method__config=diverged,
+        label="distilling 0.3",
+        status=Status.DIVERGED,
+        reason="step 3",
+        **HELD,
+    )
+    lab.plan()
+    grid = build_grid(load(lab.folder))
+    (one,) = tuned(grid)
+    assert one.chosen == {"rate": 0.2}
+    table = tuning_table(grid)
+    assert table is not None
+    assert table.rows[0].cells[0].text == "3 (1 without a score)"
+
+
+def test_trials_on_other_seeds_or_scenarios_are_not_compared(lab: Lab) -> None:
+    trial(lab, 0.1, 0.5, 0.5)
+    trial(lab, 0.2, 0.9)
+    trial(lab, 0.1, 0.5, method="averaging")
+    trial(lab, 0.2, 0.9, method="averaging", partition__alpha=1.0)
+    lab.plan()
+    distilling, averaging = sorted(
+        tuned(build_grid(load(lab.folder))), key=lambda one: one.method, reverse=True
+    )
+    assert distilling.chosen is None
+    assert averaging.chosen is None
+
+
+def test_unequal_numbers_of_trials_choose_nothing(lab: Lab) -> None:
+    trial(lab, 0.1, 0.5)
+    trial(lab, 0.2, 0.6)
+    trial(lab, 0.1, 0.5, method="averaging")
+    lab.plan()
+    grid = build_grid(load(lab.folder))
+    table = tuning_table(grid)
+    assert table is not None
+    assert "unequal numbers of trials (distilling 2, averaging 1)" in table.title
+    assert yaml.safe_load(chosen_text(grid) or "") == {"set": {}}
+
+
+def test_runs_that_have_not_run_are_known_for_what_they_are(lab: Lab) -> None:
+    trial(lab, 0.1, 0.5, status=Status.NOT_RUN)
+    lab.add("everything", 0, status=Status.NOT_RUN, **HELD)
+    lab.plan()
+    grid = build_grid(load(lab.folder))
+    assert grid.validation
+    assert [one.method for one in tuned(grid)] == ["distilling"]
+    assert write_report(lab.folder).rendered["accuracy"].title.startswith("Accuracy on held-out")
 
 
 def test_references_have_no_trials(lab: Lab) -> None:
@@ -92,6 +150,13 @@ def test_the_report_says_validation_everywhere(lab: Lab, page: Callable[[Path, s
     drawn = [path.stem for path in report.files if path.suffix == ".pdf"]
     assert drawn == ["partitions"], "that shows no accuracy"
     assert "Test accuracy" not in page(lab.folder, "accuracy.md")
+    own = ("accuracy", "tuning")
+    others = [table.title for name, table in report.rendered.items() if name not in own]
+    assert others
+    assert all(title.endswith("(validation)") for title in others)
+    assert page(lab.folder, "comparisons.md").startswith(
+        "# Methods against each other (validation)"
+    )
     assert '"accuracy": "validation accuracy"' in page(lab.folder, "index.html").replace(
         '":"', '": "'
     )
