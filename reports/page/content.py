@@ -41,6 +41,13 @@ _NUMBERS = (
 _SPEC = ("scenario", "method", "budget", "measure", "compute", "code")
 
 
+_SYMBOLS = {
+    **{"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down"},
+    **{"P": "cross", "X": "x", "<": "triangle-left", ">": "triangle-right", "h": "hexagon"},
+}
+"""Plotly's names of the figures' markers."""
+
+
 def page_content(grid: Grid, results: Results) -> dict[str, Any]:
     """Return all that the page shows of an experiment.
 
@@ -59,7 +66,8 @@ def page_content(grid: Grid, results: Results) -> dict[str, Any]:
         for row, cell in grid.column(scenario):
             best, second = marks(row, judged[scenario])
             rows.append(_row(row, cell, scenario, grid) | {"best": best, "second": second})
-            rows[-1]["color"] = look(looks[row], row.reference).color
+            seen = look(looks[row], row.reference)
+            rows[-1] |= {"color": seen.color, "symbol": _SYMBOLS[seen.marker]}
             first = next((run for run in cell.runs if run["shown"] == DONE), None)
             if first is not None:
                 chosen.append(str(first["run_id"]))

@@ -29,7 +29,7 @@
   // --- the leaderboard -------------------------------------------------------------------
   const varying = content.filters.filter((one) => one.values.length > 1);
   const numbers = [
-    ["accuracy", "accuracy %", percent], ["teacher_accuracy", "teacher %", percent],
+    ["accuracy", content.accuracy === "test accuracy" ? "accuracy %" : "validation %", percent], ["teacher_accuracy", "teacher %", percent],
     ["up_per_client", "up / client", bytes], ["down_per_client", "down / client", bytes],
     ["client_seconds", "clients s", three], ["server_seconds", "server s", three],
     ["server_flops", "server FLOPs", flops], ["usefulness", "trained on images %", percent],
@@ -172,7 +172,7 @@
   const options = { displaylogo: false, responsive: true, displayModeBar: false };
   const palette = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c6bb1", "#7f7f7f", "#a6761d", "#1b9e77"];
   const labels = [...new Set(content.rows.map((row) => row.label))];
-  const look = (row) => ({ color: row.color, symbol: row.reference ? "circle-open" : "circle", size: 9 });
+  const look = (row) => ({ color: row.color, symbol: row.symbol + (row.reference ? "-open" : ""), size: 9 });
   const drawPlots = () => {
     const rows = shown().filter((row) => row.accuracy);
     const alphas = content.filters.find((one) => one.name === "partition.alpha").values;
