@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from benchmark.store.files import digest
-from reports.figures.style import PAGE, look, titled
+from reports.figures.style import COLUMN, PAGE, look, titled
 from reports.generation import extractors
 from reports.grid import Grid
 from reports.load import DONE
@@ -184,16 +184,19 @@ class Samples:
         sizes = [max(one.shape[0] / one.shape[1] for _, one in line) * width for line in lines]
         over = 1.6 * _TITLE_LINE if self.heading else 0.0
         height = over + sum(titles) + sum(sizes) + _GAP * len(lines)
-        figure = Figure(figsize=(PAGE, height))
+        taken = _GAP + max(map(len, lines)) * (width + _GAP)
+        # A few pictures leave no empty part of a page; the heading has a column at least.
+        page = max(taken, COLUMN)
+        figure = Figure(figsize=(page, height))
         figure.text(0.5, 1 - 0.03 / height, self.heading, ha="center", va="top")
         top = height - over
         for line, title_height, size in zip(lines, titles, sizes, strict=True):
             top -= title_height
             for place, (title, picture) in enumerate(line):
                 high = width * picture.shape[0] / picture.shape[1]
-                left = _GAP + place * (width + _GAP)
+                left = (page - taken) / 2 + _GAP + place * (width + _GAP)
                 # Every picture has its own shape, so places are reckoned in inches.
-                box = (left / PAGE, (top - high) / height, width / PAGE, high / height)
+                box = (left / page, (top - high) / height, width / page, high / height)
                 axis = figure.add_axes(box)
                 axis.set_axis_off()
                 axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

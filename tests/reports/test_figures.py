@@ -17,7 +17,7 @@ from reports.api import write_report
 from reports.comparisons import rank_methods
 from reports.figures import plots
 from reports.figures.classes import Confusion
-from reports.figures.generation import Samples
+from reports.figures.generation import Sample, Samples
 from reports.figures.lines import Lines
 from reports.figures.ranks import cliques
 from reports.figures.style import look, paper, rendered
@@ -264,3 +264,18 @@ def test_copied_results_draw_nothing_anew(lab: Lab, tmp_path: Path) -> None:
     ]
     assert "samples" in digests[0]["figures"]
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(("count", "wide"), [(1, 3.4), (2, 4.7), (3, 7.0), (5, 7.0)])
+def test_a_few_samples_leave_no_empty_part_of_a_page(
+    tmp_path: Path, count: int, wide: float
+) -> None:
+    path = tmp_path / "grid-generated.png"
+    Image.new("L", (64, 32)).save(path)
+    rows = tuple((f"method {index}", (Sample("generated", path, ""),)) for index in range(count))
+    figure = Samples(rows, "α = 0.1").draw()
+    assert figure.get_figwidth() == pytest.approx(wide, abs=0.1)
+    boxes = [axis.get_position() for axis in figure.axes]
+    assert len(boxes) == count
+    assert all(0 <= box.x0 < box.x1 <= 1 for box in boxes)
+    assert min(box.x0 for box in boxes) == pytest.approx(1 - max(box.x1 for box in boxes), abs=0.01)
