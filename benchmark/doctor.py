@@ -259,5 +259,5 @@ def shortened(text: str) -> str:
     home = str(Path.home())
     if home in ("", "/"):
         return text
-    # Only whole names: /home/annabel is not below /home/anna.
+    # Only whole names: "data2" is not below "data".
     return re.sub(rf"{re.escape(home)}(?![^\s/\\;,:`)'\"])", "~", text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,10 +70,8 @@ def _number(text: str) -> float | None:
 def ablations(grid: Grid) -> tuple[Ablation, ...]:
     """Return the methods that stand in the grid in more than one known configuration."""
     configs: dict[str, dict[RowKey, Config]] = {}
-    for (row, _), cell in grid.cells.items():
-        text = next((run["config"] for run in cell.runs if run.get("config")), None)
-        if text is not None:
-            configs.setdefault(row.method, {})[row] = json.loads(text)
+    for row, config in grid.configs().items():
+        configs.setdefault(row.method, {})[row] = config
     found = []
     for method, rows in configs.items():
         if len(rows) > 1:

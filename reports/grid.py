@@ -135,6 +135,15 @@ class Grid:
             (row, self.cells[row, scenario]) for row in self.rows if (row, scenario) in self.cells
         ]
 
+    def configs(self) -> dict[RowKey, Mapping[str, Any]]:
+        """Return the configuration of every row of which any run tells it."""
+        found: dict[RowKey, Mapping[str, Any]] = {}
+        for (row, _), cell in self.cells.items():
+            text = next((run["config"] for run in cell.runs if run.get("config")), None)
+            if text is not None:
+                found[row] = json.loads(text)
+        return found
+
 
 def build_grid(results: Results) -> Grid:
     """Arrange the runs of an experiment as rows by scenarios.

@@ -18,7 +18,6 @@ from reports.table import Cell, Row, Table
 CHOSEN = "chosen.yaml"
 """Name of the file with the settings, as an experiment file takes them."""
 
-
 _LOST = ("diverged", "skipped")
 """What a trial can end as, for good, without a score."""
 
@@ -78,7 +77,8 @@ def unequal(found: Sequence[Tuned]) -> str | None:
 
 def _of_method(grid: Grid, method: str) -> Tuned:
     rows = [row for row in grid.rows if row.method == method and not row.reference]
-    configs = {row: _config(grid, row) for row in rows}
+    known = grid.configs()
+    configs = {row: known.get(row, {}) for row in rows}
     keys = dict.fromkeys(key for config in configs.values() for key in config)
     apart = [
         key for key in keys if len({_plain(config.get(key)) for config in configs.values()}) > 1
@@ -112,15 +112,6 @@ def _is_lost(grid: Grid, row: RowKey) -> bool:
 
 def _plain(value: object) -> str:
     return json.dumps(value, sort_keys=True)
-
-
-def _config(grid: Grid, row: RowKey) -> Mapping[str, Any]:
-    for cell in _cells_of(grid, row).values():
-        text = next((run["config"] for run in cell.runs if run.get("config")), None)
-        if text is not None:
-            found: Mapping[str, Any] = json.loads(text)
-            return found
-    return {}
 
 
 def _score(grid: Grid, row: RowKey) -> Summary | None:

@@ -82,7 +82,7 @@ def page_content(grid: Grid, results: Results) -> dict[str, Any]:
         "runs": runs,
         "filters": _filters(rows),
         "extractors": named,
-        "accuracy": "validation accuracy" if grid.validation else "test accuracy",
+        "accuracy": "validation" if grid.validation else "test",
     }
 
 

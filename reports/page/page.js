@@ -29,7 +29,7 @@
   // --- the leaderboard -------------------------------------------------------------------
   const varying = content.filters.filter((one) => one.values.length > 1);
   const numbers = [
-    ["accuracy", content.accuracy === "test accuracy" ? "accuracy %" : "validation %", percent], ["teacher_accuracy", "teacher %", percent],
+    ["accuracy", content.accuracy === "test" ? "accuracy %" : "validation %", percent], ["teacher_accuracy", "teacher %", percent],
     ["up_per_client", "up / client", bytes], ["down_per_client", "down / client", bytes],
     ["client_seconds", "clients s", three], ["server_seconds", "server s", three],
     ["server_flops", "server FLOPs", flops], ["usefulness", "trained on images %", percent],
@@ -187,7 +187,7 @@
         error_y: { type: "data", array: mine.map((row) => 100 * (row.accuracy[1] ?? 0)), thickness: 1, width: 3 },
         hovertemplate: "%{fullData.name}<br>%{text}<br>%{x:.3g} MB, %{y:.2f} %<extra></extra>",
       };
-    }), layout("by-bytes", labels.length, { xaxis: { type: "log", title: { text: "MB per client, up and down" } }, yaxis: { title: { text: `${content.accuracy} (%)` } } }), options);
+    }), layout("by-bytes", labels.length, { xaxis: { type: "log", title: { text: "MB per client, up and down" } }, yaxis: { title: { text: `${content.accuracy} accuracy (%)` } } }), options);
     if (figure.hidden) return;
     const lines = new Map();
     for (const row of rows) {
@@ -202,7 +202,7 @@
         marker: look(mine[0]), line: { color: look(mine[0]).color, dash: mine[0].reference ? "dot" : "solid", width: 1.5 },
         error_y: { type: "data", array: mine.map((row) => 100 * (row.accuracy[1] ?? 0)), thickness: 1, width: 3 },
       };
-    }), layout("by-alpha", lines.size, { xaxis: { type: "log", title: { text: "Dirichlet α" }, tickvals: alphas.map(Number), ticktext: alphas }, yaxis: { title: { text: `${content.accuracy} (%)` } } }), options);
+    }), layout("by-alpha", lines.size, { xaxis: { type: "log", title: { text: "Dirichlet α" }, tickvals: alphas.map(Number), ticktext: alphas }, yaxis: { title: { text: `${content.accuracy} accuracy (%)` } } }), options);
   };
 
   // --- a row's runs, a run's record ------------------------------------------------------

@@ -157,9 +157,7 @@ def test_the_report_says_validation_everywhere(lab: Lab, page: Callable[[Path, s
     assert page(lab.folder, "comparisons.md").startswith(
         "# Methods against each other (validation)"
     )
-    assert '"accuracy": "validation accuracy"' in page(lab.folder, "index.html").replace(
-        '":"', '": "'
-    )
+    assert '"accuracy": "validation"' in page(lab.folder, "index.html").replace('":"', '": "')
     assert "rate" in page(lab.folder, "chosen.yaml")
     print_report(report, console := Console(width=100, record=True, file=StringIO()))
     assert "rate=0.2" in console.export_text()
