@@ -1,10 +1,10 @@
 """Does Mosaic's generator learn? Its distance to real images over its training.
 
 ``python -m benchmark.studies.generator_curve`` trains one generator on a dataset's whole
-training set, as one client would, and stops every so often to compare what it draws with
-real images, in the features of the suite's classifier: the Fréchet distance as a ratio to
-the one between real training and real test images. Writes ``curve.csv``, ``curve.png`` and a
-sample grid of each stop.
+training set, or on a stratified part as large as one client's (``--samples``), as one client
+would, and stops every so often to compare what it draws with real images, in the features of
+the suite's classifier: the Fréchet distance as a ratio to the one between real training and
+real test images. Writes ``curve.csv``, ``curve.png`` and a sample grid of each stop.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study and print a line for each stop."""
     values = _parser().parse_args(arguments)
     device = resolve_device(values.device)
-    precision = resolve_precision("auto", device)
+    precision = resolve_precision(values.precision, device)
     compute = ComputeSpec(device=device.type, precision=precision, threads=values.threads)
     configure_threads(values.threads)
     scenario = ScenarioSpec.parse(
         {
             "dataset": values.dataset,
+            "train_samples": values.samples,
             "partition": {"clients": 1, "scheme": "iid"},
             "widths": ["1/2"],
             "recipe": {"epochs": 4, "lr": 0.05, "schedule": "cosine"},
@@ -54,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     data = load_scenario_data(scenario, values.data_root, None)
     cache = Cache(values.out / ".cache")
-    trainer = _trainer(scenario, compute, data, cache, values.width)
+    settings = GeneratorSettings(
+        width=values.width, discriminator_width=values.width, batch_size=values.batch
+    )
+    trainer = _trainer(scenario, compute, data, cache, settings)
     judge = GenerationMeter(data, compute, cache, Events(), extractors=("classifier",))
     rows = []
     noise = torch.Generator().manual_seed(values.seed)
@@ -72,15 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _trainer(
-    scenario: ScenarioSpec, compute: ComputeSpec, data: ScenarioData, cache: Cache, width: int
+    scenario: ScenarioSpec,
+    compute: ComputeSpec,
+    data: ScenarioData,
+    cache: Cache,
+    settings: GeneratorSettings,
 ) -> GanTrainer:
     client = Federation(scenario, compute, data, cache, Events()).client(0)
-
     return GanTrainer(
         client.images,
         client.local_model().to(memory_format=torch.channels_last),
         num_classes=data.task.num_classes,
-        settings=GeneratorSettings(width=width, discriminator_width=width),
+        settings=settings,
         normalization=data.task.normalization,
         random=client.generator("gan"),
         autocast=client.autocast,
@@ -120,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--every", type=int, default=250, help="steps between two looks")
     parser.add_argument("--images", type=int, default=5000, help="images of a look")
     parser.add_argument("--width", type=int, default=24, help="ngf = ndf")
+    parser.add_argument("--batch", type=int, default=64, help="real and generated images a step")
+    parser.add_argument("--samples", type=int, help="training images, a stratified part of all")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
