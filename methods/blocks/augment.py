@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,6 +42,32 @@ def crop_and_flip(
     return pixels.view(batch, channels, height, width)
 
 
+@dataclass(frozen=True)
+class Views:
+    """Draws for a batch: the arguments of :func:`crop_and_flip`, each [B]."""
+
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+
+
+def draw_views(
+    count: int,
+    generator: torch.Generator,
+    device: torch.device,
+    *,
+    padding: int = 0,
+    flip: bool = False,
+) -> Views:
+    """Draw independent crops and, with probability 1/2, mirrorings of ``count`` images."""
+    corners = 2 * padding + 1
+    return Views(
+        top=draw_integers(corners, count, generator, device),
+        left=draw_integers(corners, count, generator, device),
+        flip=draw_integers(2 if flip else 1, count, generator, device) > 0,
+    )
+
+
 def random_crop_and_flip(
     images: Tensor, generator: torch.Generator, *, padding: int = 0, flip: bool = False
 ) -> Tensor:
@@ -58,12 +86,5 @@ def random_crop_and_flip(
     """
     if not padding and not flip:
         return images
-    count, device = len(images), images.device
-    corners = 2 * padding + 1
-    return crop_and_flip(
-        images,
-        top=draw_integers(corners, count, generator, device),
-        left=draw_integers(corners, count, generator, device),
-        flip=draw_integers(2 if flip else 1, count, generator, device) > 0,
-        padding=padding,
-    )
+    views = draw_views(len(images), generator, images.device, padding=padding, flip=flip)
+    return crop_and_flip(images, top=views.top, left=views.left, flip=views.flip, padding=padding)

@@ -2,7 +2,8 @@
 
 Within an epoch neither the augmented images, nor their perturbation, nor the teacher's
 logits depend on the student, so the teacher works ahead in large batches and the student
-follows in small ones. The update equations are those of the published codes.
+follows in small ones; and where an image comes again as it was, the teacher's answer is
+remembered. The update equations are those of the published codes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from benchmark.images import Normalization
 from benchmark.seeds import seeded_global
 from methods.blocks.batch_norm import reestimate_batch_norm
 from methods.blocks.losses import distillation_loss
+from methods.blocks.memory import TeacherMemory
 from methods.blocks.parts import Batch, Epoch, Pool, Teacher
 from methods.blocks.perturbation import Perturbation, perturb, random_directions
 from methods.blocks.pool import grouped
@@ -106,7 +108,7 @@ class Lesson:
 
 def lessons(
     batches: Iterator[Batch],
-    teacher: Callable[[Tensor], Tensor],
+    teacher: TeacherMemory,
     *,
     ahead: int,
     shift: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -120,10 +122,10 @@ def lessons(
     ----------
     batches : iterator of Batch
         The student's batches.
-    teacher : callable
+    teacher : TeacherMemory
         Images to logits.
     ahead : int
-        Images computed together; at least one batch.
+        Images looked at together; at least one batch.
     shift : callable, optional
         Perturbs images along directions, ``shift(images, directions)``.
     directions : callable, optional
@@ -143,11 +145,15 @@ def lessons(
             # The look-ahead of `grouped` may have drawn for the next group already.
             mine = [drawn.pop(0) for _ in group]
             images = shift(images, torch.cat(mine))
-        with torch.no_grad():
-            logits = teacher(images)
+        logits = teacher(images, _keys(group) if shift is None else None)
         sizes = [len(batch.images) for batch in group]
         for part, said in zip(torch.split(images, sizes), torch.split(logits, sizes), strict=True):
             yield Lesson(part, said)
+
+
+def _keys(group: list[Batch]) -> Tensor | None:
+    known = [batch.keys for batch in group if batch.keys is not None]
+    return torch.cat(known) if len(known) == len(group) else None
 
 
 def distil_step(
@@ -227,6 +233,7 @@ class DistilledStudent:
         self._precision = precision or Precision()
         self._precision.prepare(model)
         self._optimizer = self._make_optimizer()
+        self._memory: tuple[Teacher, Pool, TeacherMemory] | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -264,14 +271,24 @@ class DistilledStudent:
         batches = pool.batches(
             settings.batch_size, generator=self._generator, images=epoch.plan.distilled_images
         )
+        memory = self._remembering(teacher, pool)
         if settings.perturbation is None:
-            return lessons(batches, teacher, ahead=settings.ahead)
+            return lessons(batches, memory, ahead=settings.ahead)
         shift = partial(
             perturb, teacher, settings=settings.perturbation, normalization=self._normalization
         )
         return lessons(
-            batches, teacher, ahead=settings.ahead, shift=shift, directions=self._directions
+            batches, memory, ahead=settings.ahead, shift=shift, directions=self._directions
         )
+
+    def _remembering(self, teacher: Teacher, pool: Pool) -> TeacherMemory:
+        """Return the memory of earlier epochs if it still holds, or an empty one."""
+        if self._memory is not None and teacher.fixed:
+            whose, of_what, memory = self._memory
+            if whose is teacher and of_what is pool:
+                return memory
+        self._memory = (teacher, pool, TeacherMemory(teacher))
+        return self._memory[2]
 
     def learn(self, epoch: Epoch, pool: Pool, teacher: Teacher) -> None:
         """Distil the teacher on ``epoch.plan.distilled_images`` images of the pool.

@@ -33,10 +33,14 @@ class Batch:
         [B, C, H, W] in classifier range.
     labels : Tensor or None
         [B] int64 class each image was made for, ``None`` where the source knows none.
+    keys : Tensor or None
+        [B] int64, at least 0: equal keys mean equal images, in every batch of one pool and
+        however it grows. ``None`` where each image is read as it comes once only.
     """
 
     images: Tensor
     labels: Tensor | None
+    keys: Tensor | None = None
 
 
 class Pool(Protocol):
@@ -141,6 +145,10 @@ class Student(Protocol):
 
 class Teacher(Protocol):
     """Whom to believe on an image. Implementations are modules, and can be evaluated."""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the answer to an image is the same in all epochs, so that it may be kept."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits [B, classes] for images in classifier range, differentiably."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmark.images import Normalization
-from methods.blocks.augment import random_crop_and_flip
+from methods.blocks.augment import crop_and_flip, draw_views
 from methods.blocks.parts import Batch
 from methods.blocks.runtime import draw_permutation
 
@@ -201,11 +201,20 @@ class GrowingPool:
             yield self._read(index, generator)
 
     def _read(self, index: Tensor, generator: torch.Generator) -> Batch:
-        pixels = random_crop_and_flip(
-            self._images[index], generator, padding=self._crop_padding, flip=self._flip
-        )
+        pixels, keys = self._images[index], index
+        padding = self._crop_padding
+        if padding or self._flip:
+            views = draw_views(
+                len(index), generator, pixels.device, padding=padding, flip=self._flip
+            )
+            pixels = crop_and_flip(
+                pixels, top=views.top, left=views.left, flip=views.flip, padding=padding
+            )
+            keys = 2 * index + views.flip
         labels = self._labels[index] if self._labelled else None
-        return Batch(self._normalization.from_uint8(pixels, self._dtype), labels)
+        images = self._normalization.from_uint8(pixels, self._dtype)
+        # With a crop there are too many versions of an image for one to come again soon.
+        return Batch(images, labels, None if padding else keys)
 
 
 class FreshPool:

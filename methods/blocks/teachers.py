@@ -26,6 +26,9 @@ class EnsembleTeacher(nn.Module):
         The frozen client models.
     """
 
+    fixed = False
+    """Whether :meth:`improve` never changes an answer; a subclass says so of itself."""
+
     def __init__(self, ensemble: ClientEnsemble) -> None:
         super().__init__()
         self.ensemble = ensemble
@@ -56,6 +59,8 @@ class EnsembleTeacher(nn.Module):
 class MeanTeacher(EnsembleTeacher):
     """Every client counts the same: the mean of logits (DENSE, arXiv 2112.12371)."""
 
+    fixed = True
+
 
 Average = Literal["logits", "probabilities"]
 """What of the clients' outputs is averaged."""
@@ -83,6 +88,7 @@ class ClassShareTeacher(EnsembleTeacher):
         If there is not one row for each client, or a count is negative.
     """
 
+    fixed = True
     shares: Tensor
 
     def __init__(

@@ -198,6 +198,9 @@ class MosaicTeacher(nn.Module):
         when it is evaluated.
     """
 
+    fixed = True
+    """The meta model is trained before there are images."""
+
     def __init__(
         self,
         experts: Experts,
@@ -228,7 +231,7 @@ class MosaicTeacher(nn.Module):
         return self._precision().run(self.meta, logits)
 
     def improve(self, epoch: Epoch, pool: Pool) -> None:
-        """Do nothing: the meta model is trained before there are images."""
+        """Do nothing: what could learn has learned already."""
 
 
 @contextmanager

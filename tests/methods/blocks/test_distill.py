@@ -20,6 +20,7 @@ from methods.blocks.distill import (
 )
 from methods.blocks.ensemble import ClientEnsemble
 from methods.blocks.losses import distillation_loss
+from methods.blocks.memory import TeacherMemory
 from methods.blocks.parts import Batch, Counters, Epoch
 from methods.blocks.perturbation import Perturbation
 from methods.blocks.pool import FreshPool, GrowingPool
@@ -165,7 +166,7 @@ def test_lessons_carry_the_logits_of_their_own_images(kit) -> None:
     pool, teacher, _ = _scene(kit)
     batches = pool.batches(3, generator=kit.stream())
     count = 0
-    for lesson in lessons(batches, teacher, ahead=8):
+    for lesson in lessons(batches, TeacherMemory(teacher), ahead=8):
         torch.testing.assert_close(lesson.teacher_logits, teacher(lesson.images))
         assert not lesson.teacher_logits.requires_grad
         count += len(lesson.images)
