@@ -153,7 +153,7 @@ class Samples:
     Parameters
     ----------
     rows : tuple of (str, tuple of Sample)
-        A method and its pictures, of its first finished run.
+        A method, or several with the same pictures, and the pictures of its first finished run.
     heading : str
         The scenario, and what is not drawn of it.
     name : str
@@ -206,17 +206,25 @@ class Samples:
 
 
 def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
-    """Yield the figure of samples, of the first scenario that has any; it says so."""
+    """Yield the figure of samples, of the first scenario that has any; it says so.
+
+    Methods with the same pictures, such as those that share the clients' generators, share a row.
+    """
     for scenario in grid.scenarios:
-        rows, left = [], 0
+        rows: dict[tuple[tuple[str, str], ...], tuple[list[str], list[Sample]]] = {}
         for row, cell in grid.column(scenario):
             done = next((run for run in cell.runs if run["shown"] == DONE), None)
             found = [] if done is None else _pictures(folder / str(done["run_id"]))
             if found:
-                rows.append((row.label, tuple(found[:MOST_SAMPLES])))
-                left += len(found[MOST_SAMPLES:])
+                shown = tuple((one.title, one.content) for one in found)
+                labels, _ = rows.setdefault(shown, ([], found))
+                labels.append(row.label)
         if rows:
-            yield Samples(tuple(rows), _which(grid, scenario, left))
+            left = sum(len(found[MOST_SAMPLES:]) for _, found in rows.values())
+            drawn = (
+                (", ".join(labels), tuple(found[:MOST_SAMPLES])) for labels, found in rows.values()
+            )
+            yield Samples(tuple(drawn), _which(grid, scenario, left))
             return
 
 

@@ -252,6 +252,18 @@ def test_ten_pictures_of_a_method_are_drawn_and_the_rest_is_counted(lab: Lab) ->
     assert "2 more" in figure.heading
 
 
+def test_methods_with_the_same_pictures_share_them(lab: Lab) -> None:
+    shared = {"grid-client-0-generated.png": _png()}
+    lab.add("first", 0, grids=shared)
+    lab.add("second", 0, grids={"grid-generated.png": _png()})
+    lab.add("third", 0, grids=shared)
+    figure = _data(lab.plan())["samples"]
+    assert isinstance(figure, Samples)
+    together, alone = sorted(figure.rows, key=lambda row: len(row[0]), reverse=True)
+    assert (together[0], len(together[1])) == ("first, third", 1)
+    assert (alone[0], len(alone[1])) == ("second", 1)
+
+
 def test_copied_results_draw_nothing_anew(lab: Lab, tmp_path: Path) -> None:
     lab.add("distilling", 0, grids={"grid-generated.png": _png()})
     write_report(lab.plan())

@@ -1,0 +1,55 @@
+"""The study's experiment files share one cut of profile `cpu`: its tables are of one study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchmark
+from benchmark.experiment import ExperimentSpec, resolve
+from benchmark.specs.base import read_yaml
+
+FILES = sorted((Path(benchmark.__file__).parent / "experiments").glob("study_*.yaml"))
+SERVER = ("dense", "co_boosting")
+
+
+def _read(path: Path) -> ExperimentSpec:
+    return resolve({}, read_yaml(path), path.name)
+
+
+def _generator_batches(experiment: ExperimentSpec) -> set[tuple[str, int]]:
+    """Return whose images are made in batches of which size, wherever the file says so."""
+    found = set()
+    methods: set[str] = {*experiment.methods, *experiment.sweep}
+    for method in methods & {*SERVER, "mosaic"}:
+        settings = experiment.set[method]
+        name = "generator_batch_size" if method == "mosaic" else "synthesis_batch"
+        found.add(("clients" if method == "mosaic" else "server", settings[name]))
+    variants: list[dict[str, Any]] = [dict(values) for values in experiment.variants.values()]
+    for values in variants:
+        settings = values.get("images_settings", {})
+        if values.get("images") == "generators":
+            found.add(("clients", settings["batch_size"]))
+        elif values.get("images") in SERVER:
+            found.add(("server", settings["synthesis_batch"]))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_one_cut_for_the_whole_study(path: Path) -> None:
+    main, other = _read(FILES[0].with_name("study_main.yaml")), _read(path)
+    for field in ("profile", "precision", "train_samples", "clients", "datasets", "epochs"):
+        assert getattr(other, field) == getattr(main, field), field
+    if other.methods != ("fedavg",):
+        for field in ("generator_steps", "generated_images", "distilled_images"):
+            assert getattr(other, field) == getattr(main, field), field
+    assert _generator_batches(other) <= _generator_batches(main)
+
+
+def test_the_main_file_says_all_batches() -> None:
+    assert _generator_batches(_read(FILES[0].with_name("study_main.yaml"))) == {
+        ("clients", 16),
+        ("server", 64),
+    }
