@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports.ablations import Ablation, ablations, change_text
-from reports.figures.style import COLUMN, look, pages, panels, titled
+from reports.figures.style import COLUMN, error_bars, look, pages, panels, titled
 from reports.grid import Grid, RowKey
 from reports.scores import problems
 
@@ -158,7 +158,7 @@ class Sweeps:
                 axis.errorbar(
                     np.arange(len(values)) + shift,
                     y,
-                    yerr=line.spread if any(line.spread) else None,
+                    yerr=error_bars(line.spread),
                     color=style.color,
                     marker=style.marker,
                     linestyle=style.dashes,

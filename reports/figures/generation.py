@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from benchmark.store.files import digest
-from reports.figures.style import COLUMN, PAGE, look, titled
+from reports.figures.style import COLUMN, PAGE, error_bars, look, titled
 from reports.generation import extractors
 from reports.grid import Grid
 from reports.load import DONE
@@ -84,7 +84,7 @@ class Scores:
             axis.barh(
                 at,
                 [bar.value for bar in panel],
-                xerr=[bar.spread for bar in panel] if any(bar.spread for bar in panel) else None,
+                xerr=error_bars([bar.spread for bar in panel]),
                 color=[look(bar.place, bar.reference).color for bar in panel],
                 height=0.62,
                 error_kw={"elinewidth": 0.7, "capsize": 1.5},

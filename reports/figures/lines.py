@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmark.store import ExperimentStore
 from reports.axes import describe, sort_keys, title
-from reports.figures.style import legend_below, look, pages, panels, titled
+from reports.figures.style import error_bars, legend_below, look, pages, panels, titled
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 from reports.statistics import summarize
@@ -120,7 +120,7 @@ class Lines:
             "label": one.label,
         }
         if self.bars:
-            error = spread if spread.any() else None
+            error = error_bars(one.spread)
             axis.errorbar(
                 x, y, yerr=error, marker=style.marker, capsize=1.5, elinewidth=0.6, **kwargs
             )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-STYLE_VERSION = "7"
+STYLE_VERSION = "8"
 """Raised when figures should be drawn anew though their data did not change."""
 
 COLUMN = 3.4
@@ -182,3 +182,12 @@ def rendered(figure: Figure) -> dict[str, bytes]:
         figure.savefig(buffer, format=ending, metadata=metadata)
         made[ending] = buffer.getvalue()
     return made
+
+
+def error_bars(spreads: Sequence[float]) -> list[float] | None:
+    """Return lengths of error bars, none where a spread is 0, as it is of one seed.
+
+    A bar of length 0 would be drawn as its caps, and say that seeds agree.
+    """
+    lengths = [spread or math.nan for spread in spreads]
+    return None if all(math.isnan(length) for length in lengths) else lengths

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.image import imread
 from PIL import Image
 from report_lab import Lab, judged
@@ -17,10 +18,10 @@ from reports.api import write_report
 from reports.comparisons import rank_methods
 from reports.figures import plots
 from reports.figures.classes import Confusion
-from reports.figures.generation import Sample, Samples
+from reports.figures.generation import Bar, Sample, Samples, Scores
 from reports.figures.lines import Lines
 from reports.figures.ranks import cliques
-from reports.figures.style import look, paper, rendered
+from reports.figures.style import error_bars, look, paper, rendered
 from reports.figures.traffic import Point, Traffic, pareto
 from reports.grid import build_grid
 from reports.load import load
@@ -291,3 +292,14 @@ def test_a_few_samples_leave_no_empty_part_of_a_page(
     assert len(boxes) == count
     assert all(0 <= box.x0 < box.x1 <= 1 for box in boxes)
     assert min(box.x0 for box in boxes) == pytest.approx(1 - max(box.x1 for box in boxes), abs=0.01)
+
+
+def test_one_seed_has_no_error_bar_beside_rows_of_several() -> None:
+    bars = (Bar("several", 0, False, 2.0, 0.5), Bar("one", 1, False, 1.0, 0.0))
+    figure = Scores("", "classifier", (("score", False, bars),), "scores").draw()
+    [drawn] = [found for found in figure.axes[0].collections if isinstance(found, LineCollection)]
+    ends = [segment[:, 0] for segment in drawn.get_segments() if len(segment)]
+    assert [sorted(end) for end in ends] == [[1.5, 2.5]]
+    alone = Scores("", "classifier", (("score", False, bars[1:]),), "scores").draw()
+    assert not alone.axes[0].collections
+    assert error_bars([0.0, 0.0]) is None
