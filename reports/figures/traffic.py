@@ -170,12 +170,26 @@ def _point(axis: Axes, point: Point) -> None:
     )
 
 
+_SAME_PRICE = 1.01
+"""Bytes up to this factor apart are one price: label counts beside a model are no reason to
+count a method that is points worse among the best."""
+
+
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """Return the points that none beats in both bytes and accuracy, by rising bytes."""
+    """Return the points that none beats in both bytes and accuracy, by rising bytes.
+
+    Of those within 1 % of the cheapest one's bytes the most accurate alone counts.
+    """
     front: list[Point] = []
+    cheapest = 0.0  # of the last member's price
     for point in sorted(points, key=lambda one: (one.megabytes, -one.accuracy)):
-        if not front or point.accuracy > front[-1].accuracy:
-            front.append(point)
+        if front and point.accuracy <= front[-1].accuracy:
+            continue
+        if front and point.megabytes <= _SAME_PRICE * cheapest:
+            front.pop()
+        else:
+            cheapest = point.megabytes
+        front.append(point)
     return front
 
 

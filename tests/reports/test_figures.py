@@ -133,9 +133,12 @@ def test_pareto_front() -> None:
             ("beaten", 2.0, 40.0),
             ("same cost, better", 1.0, 55.0),
             ("dear", 5.0, 80.0),
+            ("a little dearer, better", 5.04, 81.0),
+            ("over a hundredth dearer", 5.06, 82.0),
         ]
     ]
-    assert [point.label for point in pareto(points)] == ["same cost, better", "dear"]
+    front = [point.label for point in pareto(points)]
+    assert front == ["same cost, better", "a little dearer, better", "over a hundredth dearer"]
 
 
 def test_cliques_are_longest_and_not_nested() -> None:
