@@ -24,6 +24,7 @@ from reports.figures.partitions import partitions
 from reports.figures.ranks import critical_difference
 from reports.figures.style import STYLE_VERSION, paper, rendered
 from reports.figures.traffic import traffic
+from reports.figures.warm_up import warm_up
 from reports.grid import Grid
 from reports.load import Results
 
@@ -80,6 +81,7 @@ def plots(results: Results, grid: Grid, ranks: Ranks | str) -> Iterator[Plot]:
     yield from by_setting(grid)
     yield from ablation_figures(grid, MOST_SCENARIOS)
     yield from traffic(grid, MOST_SCENARIOS)
+    yield from warm_up(grid)
     yield from histories(grid, results.folder, MOST_SCENARIOS)
     yield from by_class(grid)
     yield from generation_scores(grid)

@@ -194,16 +194,19 @@ def _along(grid: Grid, field: str) -> Lines:
 
 def _series(grid: Grid, along: Mapping[str, tuple[str, ...]]) -> Iterator[Series]:
     for row, place in places(grid).items():
+        x: list[float] = []
         y: list[float | None] = []
         spread: list[float] = []
-        for scenario in along.values():
+        for number, scenario in enumerate(along.values()):
             cell = grid.cells.get((row, scenario))
-            summary = cell.summary("accuracy") if cell else None
+            if cell is None:  # nobody asked for it: the line goes on to the next one
+                continue
+            summary = cell.summary("accuracy")
+            x.append(float(number))
             y.append(100 * summary.mean if summary else None)
             spread.append(100 * (summary.sd or 0.0) if summary else 0.0)
         if any(value is not None for value in y):
-            x = tuple(float(number) for number in range(len(along)))
-            yield Series(row.label, row.reference, place, x, tuple(y), tuple(spread))
+            yield Series(row.label, row.reference, place, tuple(x), tuple(y), tuple(spread))
 
 
 def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:

@@ -63,7 +63,7 @@ class Traffic:
             places = _beside(points)
             for point, place in zip(points, places, strict=True):
                 _point(axis, replace(point, megabytes=place))
-            _log_scale(axis, [place for place in places if place > 0])
+            log_scale(axis, [place for place in places if place > 0])
             members = pareto([point for point in points if not point.reference])
             drawn = [(places[points.index(one)], one.accuracy) for one in members]
             _front(axis, [one for one in drawn if one[0] > 0])
@@ -137,8 +137,16 @@ def _front(axis: Axes, members: Sequence[tuple[float, float]]) -> None:
     axis.set_ylim(bottom=bottom)
 
 
-def _log_scale(axis: Axes, values: Sequence[float]) -> None:
-    """Make the x axis logarithmic, with plain numbers, wide enough for two of them."""
+def log_scale(axis: Axes, values: Sequence[float]) -> None:
+    """Make the x axis logarithmic, with plain numbers, wide enough for two of them.
+
+    Parameters
+    ----------
+    axis : Axes
+        Of a figure being drawn.
+    values : sequence of float
+        What stands on it, above 0.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_xscale("log")

@@ -23,6 +23,7 @@ from reports.figures.lines import Lines
 from reports.figures.ranks import cliques
 from reports.figures.style import error_bars, look, paper, rendered
 from reports.figures.traffic import Point, Traffic, pareto
+from reports.figures.warm_up import WarmUp
 from reports.grid import build_grid
 from reports.load import load
 
@@ -105,6 +106,46 @@ def test_an_incomplete_cell_breaks_its_line(lab: Lab) -> None:
     assert isinstance(figure, Lines)
     [(_, series)] = figure.panels
     assert {one.label: one.y for one in series}["distilling"] == (60.0, None, 60.0)
+
+
+def test_a_setting_that_a_method_was_not_asked_for_does_not_break_its_line(lab: Lab) -> None:
+    for rounds in (1, 10, 39, 50):
+        lab.add("averaging", 0, 0.5, warmup__rounds=rounds)
+        if rounds != 39:
+            lab.add("distilling", 0, 0.6, warmup__rounds=rounds)
+    figure = _data(lab.plan())["accuracy_by_warm_up_rounds"]
+    assert isinstance(figure, Lines)
+    [(_, series)] = figure.panels
+    distilling = {one.label: one for one in series}["distilling"]
+    assert distilling.x == (0.0, 1.0, 3.0)
+    assert distilling.y == (60.0, 60.0, 60.0)
+
+
+def test_bytes_over_warm_ups_follow_the_rounds_of_each_method(lab: Lab) -> None:
+    for alpha in (0.1, 1.0):
+        for rounds in (10, 1):
+            setting = {"warmup__rounds": rounds, "partition__alpha": alpha}
+            traffic = {"up": 1_000_000, "warmup_up": rounds * 2_000_000}
+            lab.add("averaging", 0, rounds / 20, **traffic, **setting)
+            lab.add("everything", 0, 0.9, up=0, **setting)
+            if rounds == 1:
+                lab.add("distilling", 0, 0.6, up=1_000_000, **setting)
+    figure = _data(lab.plan())["accuracy_by_bytes_over_warm_up"]
+    assert isinstance(figure, WarmUp)
+    assert [heading for heading, _ in figure.panels] == ["α = 0.1", "α = 1"]
+    for _, roads in figure.panels:
+        # A method with one stop, or without traffic, has no line.
+        [road] = roads
+        assert road.label == "averaging"
+        assert [(stop.rounds, stop.accuracy) for stop in road.stops] == [(1, 5.0), (10, 50.0)]
+        bytes_more = (road.stops[1].megabytes - road.stops[0].megabytes) * 1e6
+        # Nine rounds more, up and down, shared by two clients.
+        assert bytes_more == pytest.approx(9 * 2_000_000 * 2 / 2)
+    assert figure.draw().axes[0].get_xscale() == "log"
+
+
+def test_one_length_of_warm_up_has_no_line_over_warm_ups(lab: Lab) -> None:
+    assert "accuracy_by_bytes_over_warm_up" not in _data(_fill(lab))
 
 
 def test_history_continues_over_rounds_and_needs_all_seeds(lab: Lab) -> None:
