@@ -48,6 +48,16 @@ def test_one_cut_for_the_whole_study(path: Path) -> None:
     assert _generator_batches(other) <= _generator_batches(main)
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_composed_meta_model_is_as_wide_as_mosaics(path: Path) -> None:
+    experiment = _read(path)
+    width = experiment.set["mosaic"]["meta_feedforward"]
+    for label, values in experiment.variants.items():
+        if values.get("teacher") == "experts_meta":
+            settings: Any = values["teacher_settings"]
+            assert settings["meta_model"]["feedforward"] == width, label
+
+
 def test_the_main_file_says_all_batches() -> None:
     assert _generator_batches(_read(FILES[0].with_name("study_main.yaml"))) == {
         ("clients", 16),
