@@ -89,6 +89,8 @@ def describe(field: str, value: str) -> str:
     if not value and field in _EMPTY_NAMES:
         return _EMPTY_NAMES[field]
     known = _NAMES.get(field)
+    if known and value == "1" and known.startswith("{} "):
+        known = known.removesuffix("s")  # 1 warm-up round
     return known.format(value) if known else f"{field.replace('_', ' ')} {value}"
 
 
@@ -167,7 +169,8 @@ def _implied(settings: Sequence[Mapping[str, str]], field: str, shown: Sequence[
 
 def _sentence(field: str, axes: Sequence[str], mapping: Mapping[tuple[str, ...], str]) -> str:
     places: dict[str, list[str]] = {}
-    for key, value in mapping.items():
+    for key in sort_keys(list(mapping)):
+        value = mapping[key]
         where = ", ".join(describe(axis, part) for axis, part in zip(axes, key, strict=True))
         places.setdefault(value, []).append(where)
     parts = [f"{value} at {' / '.join(where)}" for value, where in places.items()]

@@ -171,20 +171,40 @@ def by_setting(grid: Grid) -> Iterator[Lines]:
                 yield figure
 
 
+def panels_along(grid: Grid, field: str) -> Iterator[tuple[str, Mapping[str, tuple[str, ...]]]]:
+    """Yield a panel for each combination of the other settings.
+
+    Parameters
+    ----------
+    grid : Grid
+        The experiment's grid.
+    field : str
+        One of its shown settings.
+
+    Yields
+    ------
+    heading : str
+        The other settings.
+    scenarios : mapping of str to tuple of str
+        The panel's scenarios by their value of ``field``.
+    """
+    index = grid.axes.shown.index(field)
+    fields = (*grid.axes.shown[:index], *grid.axes.shown[index + 1 :])
+    found: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
+    for scenario in grid.scenarios:
+        rest = (*scenario[:index], *scenario[index + 1 :])
+        found.setdefault(rest, {})[scenario[index]] = scenario
+    for rest, scenarios in found.items():
+        described = (describe(name, value) for name, value in zip(fields, rest, strict=True))
+        yield ", ".join(described), scenarios
+
+
 def _along(grid: Grid, field: str) -> Lines:
     index = grid.axes.shown.index(field)
     values = [key[0] for key in sort_keys([(scenario[index],) for scenario in grid.scenarios])]
-    others = dict.fromkeys(
-        (*scenario[:index], *scenario[index + 1 :]) for scenario in grid.scenarios
-    )
-    fields = (*grid.axes.shown[:index], *grid.axes.shown[index + 1 :])
     made = []
-    for other in others:
-        along = {value: (*other[:index], value, *other[index:]) for value in values}
-        series = tuple(_series(grid, along))
-        heading = ", ".join(
-            describe(name, value) for name, value in zip(fields, other, strict=True)
-        )
+    for heading, scenarios in panels_along(grid, field):
+        series = tuple(_series(grid, values, scenarios))
         if any(sum(value is not None for value in one.y) > 1 for one in series):
             made.append((heading, series))
     name = f"accuracy_by_{title(field).replace(' ', '_').replace('-', '_')}"
@@ -192,13 +212,15 @@ def _along(grid: Grid, field: str) -> Lines:
     return Lines(ascii_name, title(field), tuple(values), tuple(made), True, _order(grid))
 
 
-def _series(grid: Grid, along: Mapping[str, tuple[str, ...]]) -> Iterator[Series]:
+def _series(
+    grid: Grid, values: Sequence[str], scenarios: Mapping[str, tuple[str, ...]]
+) -> Iterator[Series]:
     for row, place in places(grid).items():
         x: list[float] = []
         y: list[float | None] = []
         spread: list[float] = []
-        for number, scenario in enumerate(along.values()):
-            cell = grid.cells.get((row, scenario))
+        for number, value in enumerate(values):
+            cell = grid.cells.get((row, scenarios[value])) if value in scenarios else None
             if cell is None:  # nobody asked for it: the line goes on to the next one
                 continue
             summary = cell.summary("accuracy")

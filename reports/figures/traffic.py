@@ -201,22 +201,26 @@ def pareto(points: Sequence[Point]) -> list[Point]:
     return front
 
 
+def points(grid: Grid, scenario: tuple[str, ...]) -> Iterator[Point]:
+    """Yield the points of a scenario's methods that have both numbers, in row order."""
+    for row, place in places(grid).items():
+        cell = grid.cells.get((row, scenario))
+        if cell is None:
+            continue
+        score, up, down = map(cell.summary, ("accuracy", "up_per_client", "down_per_client"))
+        if score and up and down:
+            cost = (up.mean + down.mean) / 1e6
+            spread = 100 * (score.sd or 0.0)
+            yield Point(row.label, row.reference, place, cost, 100 * score.mean, spread)
+
+
 def traffic(grid: Grid, most: int) -> Iterator[Traffic]:
     """Yield ``most`` scenarios a figure, those where two methods at least have both numbers."""
     made = []
     for scenario in grid.scenarios:
-        found = []
-        for row, place in places(grid).items():
-            cell = grid.cells.get((row, scenario))
-            score = cell.summary("accuracy") if cell else None
-            up = cell.summary("up_per_client") if cell else None
-            down = cell.summary("down_per_client") if cell else None
-            if score and up and down:
-                cost = (up.mean + down.mean) / 1e6
-                spread = 100 * (score.sd or 0.0)
-                found.append(Point(row.label, row.reference, place, cost, 100 * score.mean, spread))
+        found = tuple(points(grid, scenario))
         if sum(point.megabytes > 0 for point in found) > 1:
-            made.append((", ".join(grid.axes.header(scenario)), tuple(found)))
+            made.append((", ".join(grid.axes.header(scenario)), found))
     for ending, chosen in pages(made, most):
         order = tuple(row.label for row in grid.rows)
         yield Traffic(chosen, order, f"accuracy_by_bytes{ending}")

@@ -133,12 +133,12 @@ def test_bytes_over_warm_ups_follow_the_rounds_of_each_method(lab: Lab) -> None:
     figure = _data(lab.plan())["accuracy_by_bytes_over_warm_up"]
     assert isinstance(figure, WarmUp)
     assert [heading for heading, _ in figure.panels] == ["α = 0.1", "α = 1"]
-    for _, roads in figure.panels:
-        # A method with one stop, or without traffic, has no line.
-        [road] = roads
-        assert road.label == "averaging"
-        assert [(stop.rounds, stop.accuracy) for stop in road.stops] == [(1, 5.0), (10, 50.0)]
-        bytes_more = (road.stops[1].megabytes - road.stops[0].megabytes) * 1e6
+    for _, lines in figure.panels:
+        # A method with one warm-up, or without traffic, has no line.
+        [line] = lines
+        assert {point.label for _, point in line} == {"averaging"}
+        assert [(rounds, point.accuracy) for rounds, point in line] == [("1", 5.0), ("10", 50.0)]
+        bytes_more = (line[1][1].megabytes - line[0][1].megabytes) * 1e6
         # Nine rounds more, up and down, shared by two clients.
         assert bytes_more == pytest.approx(9 * 2_000_000 * 2 / 2)
     assert figure.draw().axes[0].get_xscale() == "log"
