@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
@@ -12,10 +13,32 @@ _INITIAL_STD = 0.02
 _LEAK = 0.2
 
 
+class UpsampledConv2d(nn.Conv2d):
+    """Nearest-neighbour upsampling by two and a 3×3 convolution, in one operation (ours).
+
+    Of the nine products of a pixel most are with the same input pixel: their weights can be
+    added up first. What remains is a transposed convolution with a 4×4 kernel and stride 2, with
+    16 products where the plain way has 36. The weight stays that of the convolution, so that
+    training and initialisation are its own.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return maps [B, outputs, 2H, 2W] for maps [B, inputs, H, W]."""
+        sums = F.avg_pool2d(self.weight, 2, stride=1, padding=1, divisor_override=1)
+        return F.conv_transpose2d(images, sums.flip(2, 3).transpose(0, 1), stride=2, padding=1)
+
+
 def _upsampled(inputs: int, outputs: int) -> list[nn.Module]:
     return [
-        nn.Upsample(scale_factor=2),
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        UpsampledConv2d(inputs, outputs),
         nn.BatchNorm2d(outputs),
         nn.LeakyReLU(_LEAK),
     ]

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmark.errors import UserError
-from methods.blocks.generator import DenseGenerator
+from methods.blocks.generator import DenseGenerator, UpsampledConv2d
 
 
 def _count(model: torch.nn.Module) -> int:
@@ -37,6 +40,34 @@ def test_golden_cb_models_generator(golden, kit) -> None:
     assert _count(model) == int(arrays["generator_nparams"]) == 2_328_899
     images = model(2 * kit.ramp(3, 256) - 1)
     torch.testing.assert_close(images.float(), arrays["generator_out"], rtol=0, atol=1e-6)
+
+
+@given(
+    inputs=st.integers(1, 4),
+    outputs=st.integers(1, 4),
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    seed=st.integers(0, 9),
+)
+def test_upsampling_and_convolution_in_one_are_the_two_of_them(
+    inputs, outputs, height, width, seed
+) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    layer = UpsampledConv2d(inputs, outputs).double()
+    maps = torch.randn((2, inputs, height, width), dtype=torch.float64, generator=draws)
+    weight = torch.randn(layer.weight.shape, dtype=torch.float64, generator=draws)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    mine, plain = maps.clone().requires_grad_(), maps.clone().requires_grad_()
+    weight.requires_grad_()
+    upsampled = F.interpolate(plain, scale_factor=2, mode="nearest")
+    expected = F.conv2d(upsampled, weight, padding=1)
+    actual = layer(mine)
+    torch.testing.assert_close(actual, expected)
+    upstream = torch.randn(expected.shape, dtype=torch.float64, generator=draws)
+    torch.autograd.backward([actual, expected], [upstream, upstream])
+    torch.testing.assert_close(mine.grad, plain.grad)
+    torch.testing.assert_close(layer.weight.grad, weight.grad)
 
 
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (64, 3)])
