@@ -1,8 +1,8 @@
 """A DENSE epoch the plain way, as research codes take it; the yardstick of the speed script.
 
-Full precision in plain memory order, weight gradients in every client, batch-norm hooks that
-each epoch adds and none removes, every image through a PNG file and back, fresh loaders with
-worker processes, a value read from the device at every step.
+Full precision in plain memory order, upsampling and then convolution, weight gradients in every
+client, batch-norm hooks that each epoch adds and none removes, every image through a PNG file and
+back, fresh loaders with worker processes, a value read from the device at every step.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from benchmark.speed.dense_scene import (
 )
 from benchmark.speed.timing import processor_seconds
 from methods.blocks.distill import DENSE_DISTILLATION
+from methods.blocks.generator import DenseGenerator, UpsampledConv2d
 from methods.blocks.runtime import draw_integers, draw_permutation
 
 
@@ -84,6 +85,18 @@ def add_hooks(clients: Sequence[nn.Module]) -> list[Hook]:
     """Hang a hook on every batch norm, beside those that are there."""
     layers = [m for client in clients for m in client.modules() if isinstance(m, nn.BatchNorm2d)]
     return [Hook(layer) for layer in layers]
+
+
+def plain_generator(generator: DenseGenerator) -> DenseGenerator:
+    """Return a copy that upsamples, and then convolves with the same weights."""
+    copied = copy.deepcopy(generator)
+    for index, layer in enumerate(copied.draw):
+        if isinstance(layer, UpsampledConv2d):
+            channels = layer.in_channels, layer.out_channels
+            convolution = nn.Conv2d(*channels, 3, padding=1, bias=False, device="meta")
+            convolution.weight = layer.weight
+            copied.draw[index] = nn.Sequential(nn.Upsample(scale_factor=2), convolution)
+    return copied
 
 
 def _view(images: Tensor, draws: torch.Generator) -> Tensor:
@@ -139,7 +152,7 @@ class PlainLoss:
 def _synthesis(
     start: Scene, clients: Sequence[nn.Module], student: nn.Module
 ) -> tuple[list[float], Tensor]:
-    generator, noise = copy.deepcopy(start.generator), start.noise.clone().requires_grad_(True)
+    generator, noise = plain_generator(start.generator), start.noise.clone().requires_grad_(True)
     settings = dense_scene.SYNTHESIS
     optimizer = torch.optim.Adam(
         [*generator.parameters(), noise],

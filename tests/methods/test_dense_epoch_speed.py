@@ -10,6 +10,7 @@ import torch
 from benchmark.speed import dense_epoch, dense_plain
 from benchmark.speed.dense_scene import scene
 from methods.blocks.distill import DENSE_DISTILLATION
+from methods.blocks.generator import UpsampledConv2d
 
 SMALL = ["--batch", "8", "--epoch", "3", "--steps", "3", "--width", "1/8", "--clients", "2"]
 SMALL += ["--rounds", "1", "--workers", "0"]
@@ -28,6 +29,19 @@ def test_in_double_precision_every_step_has_the_same_loss() -> None:
     apart = dense_epoch.drift(dense_epoch.ours(start), dense_plain.plain(start, 0))
     assert len(apart.synthesis) == 4
     assert apart.largest < 1e-9
+
+
+def test_the_plain_way_upsamples_and_then_convolves() -> None:
+    start = scene(batch=4, epoch=2, steps=1, width="1/8", clients=1).double()
+    plainly = dense_plain.plain_generator(start.generator)
+    layers = list(plainly.modules())
+    assert not any(isinstance(layer, UpsampledConv2d) for layer in layers)
+    assert sum(isinstance(layer, torch.nn.Upsample) for layer in layers) == 2
+    theirs = list(start.generator.parameters())
+    for mine, other in zip(plainly.parameters(), theirs, strict=True):
+        assert torch.equal(mine, other)
+        assert mine is not other
+    torch.testing.assert_close(plainly(start.noise), start.generator(start.noise))
 
 
 def test_a_speed_up_that_is_not_reached_is_an_error(monkeypatch: Any, capsys: Any) -> None:
