@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STEP = "server step (images distilled, or rounds)"
+_STEP = "server step\n(images distilled, or rounds)"
 
 AXES = ("partition.alpha", "partition.clients", "widths", "warmup.rounds")
 """Settings along which accuracy is drawn where they differ."""
