@@ -20,6 +20,7 @@ from reports.figures import plots
 from reports.figures.classes import Confusion
 from reports.figures.generation import Bar, Sample, Samples, Scores
 from reports.figures.lines import Lines
+from reports.figures.partitions import Partitions
 from reports.figures.ranks import cliques
 from reports.figures.style import error_bars, look, paper, rendered
 from reports.figures.traffic import Point, Traffic, pareto
@@ -54,6 +55,14 @@ def test_every_figure_is_drawn_as_pdf_and_png(lab: Lab) -> None:
         assert np.ptp(imread(path)[..., :3]) > 0.5
     for path in folder.glob("*.pdf"):
         assert path.read_bytes().startswith(b"%PDF")
+
+
+def test_of_a_partition_the_split_of_the_lowest_seed_is_drawn(lab: Lab) -> None:
+    for seed in (10, 2, 4):
+        lab.add("averaging", seed, 0.5)
+    drawn = _data(lab.plan())["partitions"]
+    assert isinstance(drawn, Partitions)
+    assert [panel.title for panel in drawn.panels] == ["split seed 2"]
 
 
 def test_only_figures_whose_data_changed_are_drawn_again(lab: Lab) -> None:
