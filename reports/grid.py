@@ -49,7 +49,7 @@ class GridCell:
     Parameters
     ----------
     runs : tuple of mapping
-        Rows of the long table.
+        Rows of the long table, by rising seed.
     """
 
     runs: tuple[Mapping[str, Any], ...]
@@ -135,6 +135,22 @@ class Grid:
             (row, self.cells[row, scenario]) for row in self.rows if (row, scenario) in self.cells
         ]
 
+    def figure_labels(self) -> dict[RowKey, str]:
+        """Return what figures call each row: with its number of seeds where those differ.
+
+        A point of one seed beside means of several would else be read as one of them.
+        """
+        counts: dict[RowKey, set[int]] = {row: set() for row in self.rows}
+        for (row, _), cell in self.cells.items():
+            if cell.complete:
+                counts[row].add(len(cell.runs))
+        if len(set().union(*counts.values())) < 2:
+            return {row: row.label for row in self.rows}
+        return {
+            row: f"{row.label}, n = {' or '.join(map(str, sorted(found)))}" if found else row.label
+            for row, found in counts.items()
+        }
+
     def configs(self) -> dict[RowKey, Mapping[str, Any]]:
         """Return the configuration of every row of which any run tells it."""
         found: dict[RowKey, Mapping[str, Any]] = {}
@@ -161,11 +177,15 @@ def build_grid(results: Results) -> Grid:
     for run, setting, name in zip(runs, settings, names, strict=True):
         row = RowKey(name, str(run["method"]), _group(run), run["kind"] == "reference")
         groups.setdefault((row, axes.key(setting)), []).append(run)
-    cells = {key: GridCell(tuple(entries)) for key, entries in groups.items()}
+    cells = {key: GridCell(tuple(sorted(runs, key=_seeds))) for key, runs in groups.items()}
     rows = sorted(dict.fromkeys(row for row, _ in cells), key=_row_order)
     scenarios = sort_keys([scenario for _, scenario in cells])
     validation = bool(runs) and is_validation(runs[0])
     return Grid(tuple(rows), tuple(scenarios), axes, cells, dict(results.not_installed), validation)
+
+
+def _seeds(run: Mapping[str, Any]) -> tuple[float, float]:
+    return float(run["split_seed"]), float(run["seed"])
 
 
 def is_validation(run: Mapping[str, Any]) -> bool:

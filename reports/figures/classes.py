@@ -62,7 +62,9 @@ class PerClass:
         data = np.array(
             [[np.nan if value is None else value for value in row] for row in self.values]
         )
-        figure = Figure(figsize=(PAGE, 0.22 * len(self.labels) + 1.0), layout="constrained")
+        # Three rows at least: the label of the colours needs their height.
+        height = 0.22 * max(3, len(self.labels)) + 1.0
+        figure = Figure(figsize=(PAGE, height), layout="constrained")
         axis = figure.subplots()
         image = axis.imshow(data, cmap="cividis", vmin=0, vmax=100, aspect="auto")
         axis.set_yticks(range(len(self.labels)), list(self.labels))
@@ -172,10 +174,11 @@ class Confusion:
 
 def by_class(grid: Grid) -> Iterator[PerClass | Confusion]:
     """Yield both figures for each scenario."""
+    labels = grid.figure_labels()
     for number, scenario in enumerate(grid.scenarios, start=1):
         heading = ", ".join(grid.axes.header(scenario))
         ending = f"_{number}" if len(grid.scenarios) > 1 else ""
-        complete = [(row.label, cell) for row, cell in grid.column(scenario) if cell.complete]
+        complete = [(labels[row], cell) for row, cell in grid.column(scenario) if cell.complete]
         rates = {label: values for label, cell in complete if (values := _rates(cell))}
         if rates:
             numbers = tuple(map(tuple, rates.values()))

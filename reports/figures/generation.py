@@ -106,7 +106,7 @@ def generation_scores(grid: Grid) -> Iterator[Scores]:
     """Yield scores of generated images, a figure for each scenario and extractor."""
     from reports.figures.lines import places
 
-    looks = places(grid)
+    looks, names = places(grid), grid.figure_labels()
     for number, scenario in enumerate(grid.scenarios):
         for extractor in extractors(grid):
             panels = []
@@ -118,7 +118,7 @@ def generation_scores(grid: Grid) -> Iterator[Scores]:
                     if found := cell.summary(key):
                         spread = scale * (found.sd or 0.0)
                         value = scale * found.mean
-                        bars.append(Bar(row.label, looks[row], row.reference, value, spread))
+                        bars.append(Bar(names[row], looks[row], row.reference, value, spread))
                 panels.append((label, logarithmic, tuple(bars)))
             if len({len(bars) for _, _, bars in panels}) == 1 and panels[0][2]:
                 several = len(grid.scenarios) > 1

@@ -158,10 +158,6 @@ def places(grid: Grid) -> dict[RowKey, int]:
     return found
 
 
-def _order(grid: Grid) -> tuple[str, ...]:
-    return tuple(row.label for row in grid.rows)
-
-
 def by_setting(grid: Grid) -> Iterator[Lines]:
     """Yield a figure for each setting in :data:`AXES` that differs: one panel for the rest."""
     for field in AXES:
@@ -209,12 +205,20 @@ def _along(grid: Grid, field: str) -> Lines:
             made.append((heading, series))
     name = f"accuracy_by_{title(field).replace(' ', '_').replace('-', '_')}"
     ascii_name = name.replace("α", "alpha")
-    return Lines(ascii_name, title(field), tuple(values), tuple(made), True, _order(grid))
+    return Lines(
+        ascii_name,
+        title(field),
+        tuple(values),
+        tuple(made),
+        True,
+        tuple(grid.figure_labels().values()),
+    )
 
 
 def _series(
     grid: Grid, values: Sequence[str], scenarios: Mapping[str, tuple[str, ...]]
 ) -> Iterator[Series]:
+    labels = grid.figure_labels()
     for row, place in places(grid).items():
         x: list[float] = []
         y: list[float | None] = []
@@ -228,7 +232,7 @@ def _series(
             y.append(100 * summary.mean if summary else None)
             spread.append(100 * (summary.sd or 0.0) if summary else 0.0)
         if any(value is not None for value in y):
-            yield Series(row.label, row.reference, place, tuple(x), tuple(y), tuple(spread))
+            yield Series(labels[row], row.reference, place, tuple(x), tuple(y), tuple(spread))
 
 
 def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
@@ -243,7 +247,7 @@ def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
     most : int
         Scenarios of a figure, at most.
     """
-    store = ExperimentStore(folder)
+    store, labels = ExperimentStore(folder), grid.figure_labels()
     made = []
     for scenario in grid.scenarios:
         series = []
@@ -252,12 +256,12 @@ def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
             points = _history(store, cell) if cell and cell.complete else []
             if len(points) > 1:
                 x, y, spread = zip(*points, strict=True)
-                series.append(Series(row.label, row.reference, place, x, y, spread))
+                series.append(Series(labels[row], row.reference, place, x, y, spread))
         if series:
             made.append((", ".join(grid.axes.header(scenario)), tuple(series)))
     for ending, chosen in pages(made, most):
         name = f"accuracy_by_server_step{ending}"
-        yield Lines(name, _STEP, (), chosen, False, _order(grid))
+        yield Lines(name, _STEP, (), chosen, False, tuple(grid.figure_labels().values()))
 
 
 def _history(store: ExperimentStore, cell: GridCell) -> list[tuple[float, float, float]]:

@@ -69,9 +69,8 @@ def partitions(grid: Grid, most: int) -> Iterator[Partitions]:
     found: dict[str, Partition] = {}
     for scenario in grid.scenarios:
         runs = (run for _, cell in grid.column(scenario) for run in cell.runs)
-        drawn = [one for one in runs if one["shown"] == DONE and one.get("split_counts")]
-        if drawn:
-            run = min(drawn, key=lambda one: float(str(one["split_seed"])))
+        run = next((one for one in runs if one["shown"] == DONE and one.get("split_counts")), None)
+        if run is not None:
             key = f"{run.get('split_id')} {run.get('split_widths')}"
             found.setdefault(key, _partition(run, ", ".join(grid.axes.header(scenario))))
     for ending, chosen in pages(list(found.values()), most):

@@ -203,6 +203,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 def points(grid: Grid, scenario: tuple[str, ...]) -> Iterator[Point]:
     """Yield the points of a scenario's methods that have both numbers, in row order."""
+    labels = grid.figure_labels()
     for row, place in places(grid).items():
         cell = grid.cells.get((row, scenario))
         if cell is None:
@@ -211,7 +212,7 @@ def points(grid: Grid, scenario: tuple[str, ...]) -> Iterator[Point]:
         if score and up and down:
             cost = (up.mean + down.mean) / 1e6
             spread = 100 * (score.sd or 0.0)
-            yield Point(row.label, row.reference, place, cost, 100 * score.mean, spread)
+            yield Point(labels[row], row.reference, place, cost, 100 * score.mean, spread)
 
 
 def traffic(grid: Grid, most: int) -> Iterator[Traffic]:
@@ -222,5 +223,4 @@ def traffic(grid: Grid, most: int) -> Iterator[Traffic]:
         if sum(point.megabytes > 0 for point in found) > 1:
             made.append((", ".join(grid.axes.header(scenario)), found))
     for ending, chosen in pages(made, most):
-        order = tuple(row.label for row in grid.rows)
-        yield Traffic(chosen, order, f"accuracy_by_bytes{ending}")
+        yield Traffic(chosen, tuple(grid.figure_labels().values()), f"accuracy_by_bytes{ending}")

@@ -91,7 +91,7 @@ def warm_up(grid: Grid) -> Iterator[WarmUp]:
         if lines := tuple(_lines(grid, scenarios)):
             made.append((heading, lines))
     if made:
-        yield WarmUp(tuple(made), tuple(row.label for row in grid.rows))
+        yield WarmUp(tuple(made), tuple(grid.figure_labels().values()))
 
 
 def _lines(grid: Grid, scenarios: Mapping[str, tuple[str, ...]]) -> Iterator[WarmStarts]:

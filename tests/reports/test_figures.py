@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.transforms import Bbox
 from PIL import Image
 from report_lab import Lab, judged
 
@@ -17,7 +19,7 @@ from benchmark.store import Status
 from reports.api import write_report
 from reports.comparisons import rank_methods
 from reports.figures import plots
-from reports.figures.classes import Confusion
+from reports.figures.classes import Confusion, PerClass
 from reports.figures.generation import Bar, Sample, Samples, Scores
 from reports.figures.lines import Lines
 from reports.figures.partitions import Partitions
@@ -55,6 +57,22 @@ def test_every_figure_is_drawn_as_pdf_and_png(lab: Lab) -> None:
         assert np.ptp(imread(path)[..., :3]) > 0.5
     for path in folder.glob("*.pdf"):
         assert path.read_bytes().startswith(b"%PDF")
+
+
+def test_a_figure_says_of_how_many_seeds_a_method_is_where_they_differ(lab: Lab) -> None:
+    for alpha in (0.1, 1.0):
+        lab.add("distilling", 0, 0.5, partition__alpha=alpha)
+        lab.add("averaging", 0, 0.6, partition__alpha=alpha)
+    plain = build_grid(load(lab.plan())).figure_labels()
+    assert {*plain.values()} == {"averaging", "distilling"}
+    lab.add("averaging", 1, 0.7, partition__alpha=0.1)
+    drawn = _data(lab.plan())
+    for name in ("accuracy_by_alpha", "accuracy_by_bytes"):
+        assert {one.label for _, series in drawn[name].panels for one in series} == {
+            "averaging, n = 1 or 2",
+            "distilling, n = 1",
+        }
+    assert set(drawn["confusion_1"].labels) == {"averaging, n = 1 or 2", "distilling, n = 1"}
 
 
 def test_of_a_partition_the_split_of_the_lowest_seed_is_drawn(lab: Lab) -> None:
@@ -268,10 +286,39 @@ def test_nothing_of_a_confusion_figure_runs_over_its_edge(
     labels = ("generators, class share of probabilities", *["short"] * (count - 1))
     with paper():
         figure = Confusion("confusion", "α = 0.1", labels, (matrix,) * count, names).draw()
-        rendered(figure)
-        drawn = figure.get_tightbbox()
+        assert _room(figure) > -0.01
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_nothing_of_a_figure_by_class_runs_over_its_edge(count: int) -> None:
+    labels = tuple(f"method {number}" for number in range(count))
+    values, names = ((50.0, None, 100.0),) * count, ("t-shirt/top", "ankle boot", "bag")
+    with paper():
+        figure = PerClass("per_class", "", labels, values, names).draw()
+        assert _room(figure) > -0.01
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_nothing_of_a_figure_by_server_step_runs_over_its_edge(lab: Lab, count: int) -> None:
+    for number in range(count):
+        lab.add("distilling", 0, 0.6, partition__alpha=10.0**-number, history=[0.2, 0.4, 0.6])
+    drawn = _data(lab.plan())["accuracy_by_server_step"]
+    assert isinstance(drawn, Lines)
+    with paper():
+        assert _room(drawn.draw()) > -0.01
+
+
+def _room(figure: Figure) -> float:
+    """Return the least distance of what is drawn from the figure's edge, in inches."""
+    rendered(figure)
+    figure.draw_without_rendering()  # files have another resolution
+    # An axis counts its label as no longer than itself, so labels are looked at one by one.
+    labels = [part.label for axis in figure.axes for part in (axis.xaxis, axis.yaxis)]
+    inches = figure.dpi_scale_trans.inverted()
+    boxes = [label.get_window_extent().transformed(inches) for label in labels if label.get_text()]
+    drawn = Bbox.union([figure.get_tightbbox(), *boxes])
     width, height = figure.get_size_inches()
-    assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) > -0.01
+    return float(min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1))
 
 
 def test_confusion_names_classes_at_the_edges_and_labels_every_lowest_panel() -> None:
