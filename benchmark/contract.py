@@ -244,7 +244,12 @@ class Method(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def server_update(self, uploads: Mapping[int, Upload], server: Server) -> GlobalModel:
-        """Return the global model made of the uploads, keyed by client index."""
+        """Return the global model made of the uploads, keyed by client index.
+
+        Floating-point operations are estimated from a sample of optimiser steps. Work in larger
+        pieces between steps, such as a teacher that answers for many of them at once, is done
+        under :func:`benchmark.flops.counted`, or its operations are recorded wrongly.
+        """
 
 
 class Reference(Method[ConfigT]):

@@ -17,6 +17,7 @@ from benchmark.evaluation import SELECTION, Evaluation, evaluate
 from benchmark.events import Events, Sink
 from benchmark.federation.data import Samples, load_scenario_data
 from benchmark.federation.federation import Federation, FederationOracle
+from benchmark.flops import ESTIMATE
 from benchmark.generation import GenerationMeter
 from benchmark.pictures import grid_name, picture
 from benchmark.protocol import ProtocolResult, run_protocol, update_client
@@ -339,7 +340,11 @@ def _timing(
         "cached_client_seconds": result.cached_client_seconds,
         "warmup_seconds": federation.warmup_seconds,
         "server_seconds": result.server_seconds,
-        "flops": {"clients": result.client_flops, "server": result.server_flops},
+        "flops": {
+            "clients": result.client_flops,
+            "server": result.server_flops,
+            "estimate": ESTIMATE,
+        },
         "total_seconds": total,
         "engine_seconds": max(total - known - worked - result.server_seconds, 0.0),
     }

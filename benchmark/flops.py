@@ -3,7 +3,11 @@
 Counting every operation in Python costs a quarter of a small model's time, so only some
 optimiser steps are counted, and the others are taken to be like those with the same
 optimiser (its number of parameters tells optimisers apart). What happens between two
-optimiser steps belongs to the later one. Counting changes no bit of a result.
+optimiser steps belongs to the later one; an optimiser's first step, which preparations belong
+to, stands for itself alone. Counting changes no bit of a result.
+
+Work that is done now and then between steps, in pieces larger than they, would be missed or
+taken for usual: it is done :func:`counted`, and then nothing of it is estimated.
 
 Compiled code hides its operations, and is not run at all while somebody counts them: it is
 :func:`uncounted`, and says itself how many they were.
@@ -20,6 +24,9 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils.flop_counter import flop_registry
+
+ESTIMATE = 2
+"""Kind of the estimate, for records: the first took preparations and pieces for usual steps."""
 
 FIRST = 4
 """Steps at the beginning of a section that are all counted."""
@@ -48,15 +55,22 @@ class _Counter(TorchDispatchMode):
 class _Tally:
     """Steps of one optimiser."""
 
-    flops: int = 0
+    first: int = 0
+    later: int = 0
     counted: int = 0
     uncounted: int = 0
 
+    def add(self, flops: int) -> None:
+        if self.counted:
+            self.later += flops
+        else:
+            self.first = flops
+        self.counted += 1
+
     @property
     def total(self) -> int:
-        if not self.counted:
-            return 0
-        return self.flops + round(self.flops / self.counted * self.uncounted)
+        usual = self.later / (self.counted - 1) if self.counted > 1 else self.first
+        return self.first + self.later + round(usual * self.uncounted)
 
 
 _meters: list[FlopMeter] = []
@@ -71,6 +85,20 @@ def uncounted() -> Iterator[Callable[[int], None]]:
         return
     with _meters[-1].paused():
         yield _meters[-1].add
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Count all of what is done inside, whichever steps it stands between.
+
+    For what a method does for many optimiser steps together: a teacher that works ahead, a
+    pass over all images. Without it a run is right all the same, but not its operations.
+    """
+    if not _meters:
+        yield
+        return
+    with _meters[-1].whole():
+        yield
 
 
 def operations(work: Callable[[], object]) -> int:
@@ -102,6 +130,7 @@ class FlopMeter:
         self._step = 0
         self._open = False
         self._paused = False
+        self._whole = False
 
     @property
     def total(self) -> int:
@@ -157,19 +186,35 @@ class FlopMeter:
             self._paused = was_paused
             self._switch(on=was_on)
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Count everything inside, and take no step for it."""
+        if self._paused or self._whole:
+            yield
+            return
+        was_on, before = self._on, self._counter.total
+        self._switch(on=True)
+        self._whole = True
+        try:
+            yield
+        finally:
+            self._whole = False
+            self._closed += self._counter.total - before
+            self._counter.total = before
+            self._switch(on=was_on)
+
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if self._paused:
+        if self._paused or self._whole:
             return
         key = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
         tally = self._tallies.setdefault(key, _Tally())
         if self._on:
-            tally.flops += self._counter.total
-            tally.counted += 1
+            tally.add(self._counter.total)
             self._counter.total = 0
         else:
             tally.uncounted += 1
         self._step += 1
-        unknown = any(not tally.counted for tally in self._tallies.values())
+        unknown = any(tally.counted < 2 for tally in self._tallies.values())
         self._switch(on=self._step < FIRST or self._step % EVERY == 0 or unknown)
 
     def _switch(self, *, on: bool) -> None:

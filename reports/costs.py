@@ -26,20 +26,26 @@ _MAIN = ("up_per_client", "down_per_client", "client_seconds", "server_seconds")
 
 
 def cost_table(grid: Grid) -> Table:
-    """Return costs by method, scenario after scenario."""
+    """Return costs by method, scenario after scenario; what no run has is no column."""
     rows = []
+    shown = [entry for entry in _COLUMNS if any(cell.summary(entry[0]) for cell in _cells(grid))]
+    shown = shown or list(_COLUMNS)
     for scenario in grid.scenarios:
         place = ", ".join(grid.axes.header(scenario))
         for row, cell in grid.column(scenario):
-            cells = tuple(_cell(cell, column, form) for column, _, form in _COLUMNS)
+            cells = tuple(_cell(cell, column, form) for column, _, form in shown)
             if not cell.complete:
-                cells = incomplete_cells(cell, len(_COLUMNS))
+                cells = incomplete_cells(cell, len(shown))
             label = row.label
             if place and row.reference:
                 label = f"{row.label} (reference)"
             rows.append(Row(place or row.group, label, cells, row.reference))
-    columns = tuple((header,) for _, header, _ in _COLUMNS)
+    columns = tuple((header,) for _, header, _ in shown)
     return Table("communication", "Communication and computing", columns, tuple(rows))
+
+
+def _cells(grid: Grid) -> list[GridCell]:
+    return [cell for cell in grid.cells.values() if cell.complete]
 
 
 def with_costs(table: Table, grid: Grid) -> Table:

@@ -208,7 +208,7 @@ class LocalClient:
             return model.state_dict(), {**info, "flops": self.flops.total - before}
 
         entry = self._made_once("client", self._description(), make)
-        self._book(entry, made_now=trained_now)
+        self._book(entry, made_now=trained_now, flops=entry.info.get("flops"))
         # Fresh or cached, the model is loaded from the same bytes in the same layout.
         model = self.initial_model()
         model.load_state_dict(entry.load())
@@ -246,12 +246,13 @@ class LocalClient:
             tensors, values = make()
             # What was taken from the cache meanwhile is part of the price.
             seconds = time.perf_counter() - began + self.cost.cached_seconds - cached
-            flops = self.flops.total - before
-            return tensors, {"seconds": seconds, "flops": flops, "values": dict(values)}
+            # Not "flops", where caches of earlier versions have what was estimated wrongly.
+            operations = self.flops.total - before
+            return tensors, {"seconds": seconds, "operations": operations, "values": dict(values)}
 
         key = {"of": self._description(), "round": self.round, "what": dict(description)}
         entry = self._made_once(kind, key, timed)
-        self._book(entry, made_now=made_now)
+        self._book(entry, made_now=made_now, flops=entry.info.get("operations"))
         return entry.load(), dict(entry.info["values"])
 
     def _made_once(
@@ -261,13 +262,13 @@ class LocalClient:
         wait = None if self.patient else 0.0
         return self._cache.get_or_make(kind, description, make, wait=wait)
 
-    def _book(self, entry: Entry, *, made_now: bool) -> None:
+    def _book(self, entry: Entry, *, made_now: bool, flops: int | None) -> None:
         if entry.key in self.cost.cache_ids:
             return  # asked for twice, but made once
         self.cost.cache_ids.append(entry.key)
         if not made_now:
             self.cost.cached_seconds += float(entry.info["seconds"])
-            self.flops.add(entry.info.get("flops"))
+            self.flops.add(flops)
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return this client's random stream for a purpose and the current round."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from benchmark.flops import counted
 from methods.blocks.runtime import Precision, kept_modes
 
 
@@ -47,7 +48,8 @@ def reestimate_batch_norm(
             layer.train()
         try:
             for images in batches:
-                precision.run(model, images)
+                with counted():
+                    precision.run(model, images)
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from benchmark.errors import DivergedError, UserError
+from benchmark.flops import counted
 from benchmark.images import Normalization
 from benchmark.seeds import seeded_global
 from methods.blocks.batch_norm import reestimate_batch_norm
@@ -141,11 +142,12 @@ def lessons(
 
     for group in grouped(remembered(), ahead):
         images = torch.cat([batch.images for batch in group])
-        if shift is not None:
-            # The look-ahead of `grouped` may have drawn for the next group already.
-            mine = [drawn.pop(0) for _ in group]
-            images = shift(images, torch.cat(mine))
-        logits = teacher(images, _keys(group) if shift is None else None)
+        with counted():
+            if shift is not None:
+                # The look-ahead of `grouped` may have drawn for the next group already.
+                mine = [drawn.pop(0) for _ in group]
+                images = shift(images, torch.cat(mine))
+            logits = teacher(images, _keys(group) if shift is None else None)
         sizes = [len(batch.images) for batch in group]
         for part, said in zip(torch.split(images, sizes), torch.split(logits, sizes), strict=True):
             yield Lesson(part, said)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from benchmark.flops import counted
 from benchmark.images import Normalization
 from methods.blocks.augment import crop_and_flip, draw_views
 from methods.blocks.parts import Batch
@@ -251,4 +252,6 @@ class FreshPool:
         if images is None:
             raise ValueError("an endless pool has no full pass; say how many images")
         for size in batch_sizes(images, batch_size):
-            yield self._sample(size, generator)
+            with counted():
+                batch = self._sample(size, generator)
+            yield batch

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from benchmark.errors import UserError
+from benchmark.flops import counted
 from methods.blocks.ensemble import ClientEnsemble
 from methods.blocks.ensemble_weights import improve_weights, weighted_logits
 from methods.blocks.parts import Batch, Epoch, Pool
@@ -225,7 +226,8 @@ class BoostedTeacher(EnsembleTeacher):
     @torch.no_grad()
     def _logits_ahead(self, batches: Iterator[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
         for group in grouped(batches, self.settings.ahead):
-            logits = self.ensemble(torch.cat([batch.images for batch in group]))
+            with counted():
+                logits = self.ensemble(torch.cat([batch.images for batch in group]))
             parts = torch.split(logits, [len(batch.images) for batch in group], dim=1)
             for batch, part in zip(group, parts, strict=True):
                 yield part, self._labels(batch, part)

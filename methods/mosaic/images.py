@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmark.contract import Generated, Server
 from benchmark.errors import UserError
+from benchmark.flops import counted
 from methods.blocks.composition import (
     Materials,
 )
@@ -120,6 +121,7 @@ class StoredImages:
             raise RuntimeError("no image was drawn yet")
         return Generated(self.pool.images.cpu().clone(), torch.cat(self._owners))
 
+    @counted()
     def _draw(self) -> GrowingPool:
         pool: GrowingPool | None = None
         for start in range(0, self._count, CHUNK):
@@ -156,7 +158,8 @@ class FreshMixture(FreshImages):
 
     def generated(self) -> Generated:
         """Return a sample like those that the student learned from."""
-        images, owners = self._mixture.draw_tanh(self._count, self._random)
+        with counted():
+            images, owners = self._mixture.draw_tanh(self._count, self._random)
         return Generated(quantise((images + 1) / 2).cpu(), owners.cpu())
 
 

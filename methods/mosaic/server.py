@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmark.aggregation import weighted_average
 from benchmark.contract import Generated, GlobalModel, Server, Upload
+from benchmark.flops import counted
 from benchmark.models.submodel import SubmodelUpload, aggregate
 from benchmark.specs import BudgetSpec, StudentSpec
 from methods.blocks.composition import Materials
@@ -140,6 +141,7 @@ def distil_mosaic(
     )
 
 
+@counted()
 @torch.no_grad()
 def _look_back(
     materials: Materials, pool: Pool, student: nn.Module, teacher: MosaicTeacher
@@ -178,7 +180,8 @@ def exchange(
     budget = budget_of(settings, server.budget, len(uploads))
     materials = Materials(server, uploads, budget)
     made = distil_mosaic(materials, settings, prototypes)
-    look = look_at_generators(materials, settings)
+    with counted():
+        look = look_at_generators(materials, settings)
     meta = made.teacher.meta
     warnings = [
         *look.warnings,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.flops import EVERY, FlopMeter
+from benchmark import flops
+from benchmark.flops import EVERY, FlopMeter, counted
+from benchmark.testing import Bench
 
 FORWARD = 2 * 8 * 5 * 3
 """Of a layer from 5 to 3 features on 8 rows: a multiply-add counts two."""
@@ -123,3 +129,61 @@ def test_a_failure_inside_leaves_nothing_switched_on() -> None:
     before = meter.total
     fit(layer(), 2, torch.ones(8, 5))
     assert meter.total == before
+
+
+def test_preparations_are_not_taken_for_a_usual_step() -> None:
+    meter, model = FlopMeter(), layer()
+    with meter.section():
+        with torch.no_grad():
+            model(torch.ones(8_000, 5))
+        fit(model, 3 * EVERY, torch.ones(8, 5))
+    assert meter.total == 1_000 * FORWARD + 2 * FORWARD * 3 * EVERY
+
+
+@pytest.mark.parametrize("every", [16, EVERY])
+def test_work_in_pieces_is_counted_whole(every: int) -> None:
+    """Whether or not the steps that are counted meet the pieces."""
+    meter, model, steps = FlopMeter(), layer(), 10 * EVERY
+    with meter.section():
+        for step in range(steps):
+            if step % every == 0:
+                with counted(), torch.no_grad():
+                    model(torch.ones(8 * every, 5))
+            fit(model, 1, torch.ones(8, 5))
+    pieces = -(-steps // every) * every
+    assert meter.total == (pieces + 2 * steps) * FORWARD
+
+
+def test_pieces_of_pieces_and_of_nothing() -> None:
+    with counted():
+        layer()(torch.ones(8, 5))  # nobody counts
+    meter = FlopMeter()
+    with meter.section(), counted(), counted():
+        layer()(torch.ones(8, 5))
+    assert meter.total == FORWARD
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("co_boosting", {}),
+        ("mosaic", {}),
+        pytest.param("dense", {}, marks=pytest.mark.slow),
+        pytest.param("mosaic", {"images_pool": "fresh"}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_estimate_is_close_to_the_count(
+    method: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = {
+        **{"train_samples": 120, "epochs": 1, "generator_steps": 40, "distilled_images": 2880},
+        "set": {method: settings},
+    }
+
+    def counts(folder: str) -> tuple[int | None, int | None]:
+        result = Bench(method, overrides, folder=tmp_path / folder).run()
+        return result.client_flops, result.server_flops
+
+    estimate = counts("estimate")
+    monkeypatch.setattr(flops, "FIRST", sys.maxsize)
+    assert estimate == pytest.approx(counts("count"), rel=0.03)

@@ -95,6 +95,7 @@ class Lab:
         generation: Sequence[dict[str, Any]] = (),
         details: dict[str, Any] | None = None,
         grids: dict[str, bytes] | None = None,
+        flops: dict[str, Any] | None = None,
         **changes: Any,
     ) -> Record | None:
         """Add one run to the grid."""
@@ -130,7 +131,7 @@ class Lab:
                 else {}
             ),
             communication=_communication(up, warmup_up) if done else {},
-            timing=_timing() if done else {},
+            timing={**_timing(), "flops": flops} if done else {},
             environment={
                 "versions": versions or {"python": "3.11", "torch": "2.14"},
                 "git": {"commit": "abc", "dirty": False},

@@ -12,6 +12,7 @@ import pytest
 from report_lab import Lab
 from rich.console import Console
 
+from benchmark.flops import ESTIMATE
 from benchmark.store import Status, StoreError
 from reports import latex, markdown
 from reports.api import Report, write_report
@@ -139,6 +140,19 @@ def test_costs_per_client_with_warm_up_booked(lab: Lab, page: Page) -> None:
     assert frame["warmup_up_bytes_mean"][0] == 1_000_000
     assert frame["up_least_mean"][0] == 750_000
     assert "warm-up's traffic is part of every method's" in page(lab.folder, "communication.md")
+
+
+def test_operations_are_shown_where_they_were_counted_as_they_are_now(lab: Lab, page: Page) -> None:
+    lab.add("averaging", 0, 0.5, flops={"clients": 7_000_000, "server": 9_000_000})
+    write_report(lab.plan(), figures=False)
+    assert "FLOPs" not in page(lab.folder, "communication.md")
+    now = {"clients": 2_000_000, "server": 5_000_000, "estimate": ESTIMATE}
+    lab.add("distilling", 0, 0.5, flops=now)
+    write_report(lab.plan(), figures=False)
+    text = page(lab.folder, "communication.md")
+    assert "clients FLOPs" in text
+    assert "5.00 M" in text
+    assert "9.00 M" not in text
 
 
 def test_rules_are_said_once(lab: Lab, page: Page) -> None:
