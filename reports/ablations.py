@@ -111,9 +111,8 @@ def _leaves(config: Config, above: str = "") -> Iterator[tuple[str, str]]:
 def _base(grid: Grid, rows: Sequence[RowKey]) -> RowKey:
     """Return the configuration that the others depart from.
 
-    Records don't hold a method's defaults. They are what a run that is labelled as the method
-    has; where none is, they are what an experiment names first. An unfinished row is the base
-    only by its name: nothing could be told apart from it.
+    Where no run is labelled as the method, it is what an experiment names first. An unfinished
+    row is the base only by its name: nothing could be told apart from it.
 
     Parameters
     ----------
@@ -122,15 +121,8 @@ def _base(grid: Grid, rows: Sequence[RowKey]) -> RowKey:
     rows : sequence of RowKey
         The method's configurations, in the order of the manifest.
     """
-
-    def rank(row: RowKey) -> tuple[bool, int]:
-        cells = [cell for (one, _), cell in grid.cells.items() if one == row]
-        named = any(run["label"] == row.method for cell in cells for run in cell.runs)
-        done = sum(cell.summary("accuracy") is not None for cell in cells)
-        return not named, -done
-
     # The first of equals: min keeps the manifest's order.
-    return min(rows, key=rank)
+    return min(rows, key=grid.precedence)
 
 
 def change_text(change: Mapping[str, tuple[str, str]], most: int | None = None) -> str:

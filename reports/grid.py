@@ -151,6 +151,15 @@ class Grid:
             for row, found in counts.items()
         }
 
+    def precedence(self, row: RowKey) -> tuple[bool, int]:
+        """Return what sorts a method's configurations: that with the defaults, then the finished.
+
+        Records don't hold a method's defaults. They are what a run labelled as the method has.
+        """
+        cells = [cell for (one, _), cell in self.cells.items() if one == row]
+        named = any(run["label"] == row.method for cell in cells for run in cell.runs)
+        return not named, -sum(cell.summary("accuracy") is not None for cell in cells)
+
     def configs(self) -> dict[RowKey, Mapping[str, Any]]:
         """Return the configuration of every row of which any run tells it."""
         found: dict[RowKey, Mapping[str, Any]] = {}

@@ -30,6 +30,8 @@ _ACROSS = 3
 _GAP, _TITLE_LINE = 0.08, 0.125
 """Between two pictures, and the height of a line of a title, inches."""
 _TITLE_SIGNS = 44
+_SIGNS_AN_INCH = 16
+"""Signs of a title's line, and of an inch of the heading."""
 MOST_SAMPLES = 10
 """Pictures of a method in the figure of samples, at most."""
 
@@ -153,28 +155,32 @@ class Samples:
     Parameters
     ----------
     rows : tuple of (str, tuple of Sample)
-        A method, or several with the same pictures, and the pictures of its first finished run.
+        A method, or several with the same pictures, and the pictures of its first finished run;
+        without a name where they are all of ``whose``.
     heading : str
         The scenario, and what is not drawn of it.
+    whose : str
+        The methods that all pictures are of, if they are of the same ones.
     name : str
         Stem of its files.
     """
 
     rows: tuple[tuple[str, tuple[Sample, ...]], ...]
     heading: str = ""
+    whose: str = ""
     name: str = "samples"
 
     @property
     def title(self) -> str:
         """What it shows, and of what."""
-        return titled("Samples of generated images", [self.heading])
+        return titled("Samples of generated images", [self.whose, self.heading])
 
     def draw(self) -> Figure:
         """Return the figure."""
         from matplotlib.figure import Figure
 
         pictures = [
-            (f"{fill(label, _TITLE_SIGNS)}\n{one.title}", np.asarray(Image.open(one.path)))
+            (f"{fill(label, _TITLE_SIGNS)}\n{one.title}".strip(), np.asarray(Image.open(one.path)))
             for label, found in self.rows
             for one in found
         ]
@@ -182,13 +188,15 @@ class Samples:
         lines = [pictures[start : start + _ACROSS] for start in range(0, len(pictures), _ACROSS)]
         titles = [_TITLE_LINE * max(1 + title.count("\n") for title, _ in line) for line in lines]
         sizes = [max(one.shape[0] / one.shape[1] for _, one in line) * width for line in lines]
-        over = 1.6 * _TITLE_LINE if self.heading else 0.0
-        height = over + sum(titles) + sum(sizes) + _GAP * len(lines)
         taken = _GAP + max(map(len, lines)) * (width + _GAP)
         # A few pictures leave no empty part of a page; the heading has a column at least.
         page = max(taken, COLUMN)
+        whose = fill(self.whose, int(_SIGNS_AN_INCH * page))
+        heading = "\n".join(filter(None, [whose, self.heading]))
+        over = (1.6 + heading.count("\n")) * _TITLE_LINE if heading else 0.0
+        height = over + sum(titles) + sum(sizes) + _GAP * len(lines)
         figure = Figure(figsize=(page, height))
-        figure.text(0.5, 1 - 0.03 / height, self.heading, ha="center", va="top")
+        figure.text(0.5, 1 - 0.03 / height, heading, ha="center", va="top")
         top = height - over
         for line, title_height, size in zip(lines, titles, sizes, strict=True):
             top -= title_height
@@ -221,10 +229,14 @@ def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
                 labels.append(row.label)
         if rows:
             left = sum(len(found[MOST_SAMPLES:]) for _, found in rows.values())
-            drawn = (
+            drawn = [
                 (", ".join(labels), tuple(found[:MOST_SAMPLES])) for labels, found in rows.values()
-            )
-            yield Samples(tuple(drawn), _which(grid, scenario, left))
+            ]
+            heading, whose = _which(grid, scenario, left), ""
+            if len(drawn) == 1:
+                [(whose, pictures)] = drawn
+                drawn = [("", pictures)]
+            yield Samples(tuple(drawn), heading, whose)
             return
 
 

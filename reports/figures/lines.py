@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from benchmark.store import ExperimentStore
 from reports.axes import describe, sort_keys, title
-from reports.figures.style import error_bars, legend_below, look, pages, panels, titled
+from reports.figures.style import COLOURS, error_bars, legend_below, look, pages, panels, titled
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 from reports.statistics import summarize
@@ -141,20 +142,22 @@ _REFERENCES = ("centralized", "ensemble", "class_share", "best_client", "compose
 def places(grid: Grid) -> dict[RowKey, int]:
     """Return each row's place among the methods or among the references: its look.
 
-    A method's place is the same in every experiment; a second row of one method, and methods
-    that are not the suite's own, take the places after.
+    A method's place is the same in every experiment, and its row with the defaults has it. Other
+    rows of one method, and methods that are not the suite's own, take the places after, and the
+    colours of methods that are not there before any colour comes twice.
     """
     found: dict[RowKey, int] = {}
-    for reference in (True, False):
+    for reference, known in ((True, _REFERENCES), (False, _METHODS)):
         rows = [row for row in grid.rows if row.reference == reference]
-        known = _REFERENCES if reference else _METHODS
-        taken: set[int] = set()
-        for row in rows:
-            place = known.index(row.method) if row.method in known else len(known)
-            while place in taken:
-                place = max(place + 1, len(known))
-            taken.add(place)
-            found[row] = place
+        # In two passes: no other row is to take what is a method's own.
+        own: dict[int, RowKey] = {}
+        for row in sorted(rows, key=grid.precedence):
+            if row.method in known:
+                own.setdefault(known.index(row.method), row)
+        placed = {row: place for place, row in own.items()}
+        absent = [place for place in range(len(known)) if place not in own]
+        spare = chain(range(len(known), COLOURS), absent, count(max(len(known), COLOURS)))
+        found |= {row: placed[row] if row in placed else next(spare) for row in rows}
     return found
 
 

@@ -29,6 +29,9 @@ _COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
     *("#882255", "#999933"),
 )
+COLOURS = len(_COLOURS)
+"""Places of methods until a colour comes again, with other dashes."""
+
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
 _GREYS = ("#444444", "#777777", "#999999")

@@ -351,6 +351,10 @@ def test_ten_pictures_of_a_method_are_drawn_and_the_rest_is_counted(lab: Lab) ->
     assert len(drawn) == 10
     assert drawn[-1].title == "client 9 generated | real"
     assert "2 more" in figure.heading
+    # Of one method all: its name stands above them once.
+    assert (figure.whose, figure.rows[0][0]) == ("distilling", "")
+    [first, *_] = figure.draw().axes
+    assert first.get_title() == "client 0 generated | real"
 
 
 def test_methods_with_the_same_pictures_share_them(lab: Lab) -> None:
@@ -363,6 +367,7 @@ def test_methods_with_the_same_pictures_share_them(lab: Lab) -> None:
     together, alone = sorted(figure.rows, key=lambda row: len(row[0]), reverse=True)
     assert (together[0], len(together[1])) == ("first, third", 1)
     assert (alone[0], len(alone[1])) == ("second", 1)
+    assert not figure.whose
 
 
 def test_copied_results_draw_nothing_anew(lab: Lab, tmp_path: Path) -> None:

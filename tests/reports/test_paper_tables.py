@@ -357,6 +357,16 @@ def test_a_method_looks_the_same_in_every_experiment(lab: Lab, tmp_path: Path) -
     assert len(set(looks[1].values())) == 5
 
 
+def test_a_method_with_its_defaults_has_its_look_and_no_colour_comes_twice(lab: Lab) -> None:
+    for value, label in enumerate(("mosaic (1)", "mosaic (2)", "mosaic", "mosaic (3)")):
+        lab.add("mosaic", 0, label=label, method__config__steps=value)
+    grid = build_grid(load(lab.plan()))
+    looks = {row.label: look(place, row.reference) for row, place in places(grid).items()}
+    assert looks["mosaic"] == look(0, reference=False)
+    assert len({one.color for one in looks.values()}) == 4
+    assert list(places(grid)) == list(grid.rows)
+
+
 # --- numbers -------------------------------------------------------------------
 
 
