@@ -17,13 +17,12 @@ from benchmark.evaluation import SELECTION, Evaluation, evaluate
 from benchmark.events import Events, Sink
 from benchmark.federation.data import Samples, load_scenario_data
 from benchmark.federation.federation import Federation, FederationOracle
-from benchmark.flops import ESTIMATE
 from benchmark.generation import GenerationMeter
 from benchmark.pictures import grid_name, picture
 from benchmark.protocol import ProtocolResult, run_protocol, update_client
 from benchmark.registry import MethodInfo, PluginError, load
 from benchmark.specs import RunSpec
-from benchmark.store import Attempt, Cache, Record, Status
+from benchmark.store import FLOPS_ESTIMATE, Attempt, Cache, Record, Status
 from benchmark.training.precision import configure_device, configure_threads
 
 
@@ -343,7 +342,7 @@ def _timing(
         "flops": {
             "clients": result.client_flops,
             "server": result.server_flops,
-            "estimate": ESTIMATE,
+            "estimate": FLOPS_ESTIMATE,
         },
         "total_seconds": total,
         "engine_seconds": max(total - known - worked - result.server_seconds, 0.0),

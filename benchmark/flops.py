@@ -25,9 +25,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils.flop_counter import flop_registry
 
-ESTIMATE = 2
-"""Kind of the estimate, for records: the first took preparations and pieces for usual steps."""
-
 FIRST = 4
 """Steps at the beginning of a section that are all counted."""
 

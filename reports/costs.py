@@ -28,7 +28,9 @@ _MAIN = ("up_per_client", "down_per_client", "client_seconds", "server_seconds")
 def cost_table(grid: Grid) -> Table:
     """Return costs by method, scenario after scenario; what no run has is no column."""
     rows = []
-    shown = [entry for entry in _COLUMNS if any(cell.summary(entry[0]) for cell in _cells(grid))]
+    shown = [
+        entry for entry in _COLUMNS if any(cell.summary(entry[0]) for cell in grid.cells.values())
+    ]
     shown = shown or list(_COLUMNS)
     for scenario in grid.scenarios:
         place = ", ".join(grid.axes.header(scenario))
@@ -42,10 +44,6 @@ def cost_table(grid: Grid) -> Table:
             rows.append(Row(place or row.group, label, cells, row.reference))
     columns = tuple((header,) for _, header, _ in shown)
     return Table("communication", "Communication and computing", columns, tuple(rows))
-
-
-def _cells(grid: Grid) -> list[GridCell]:
-    return [cell for cell in grid.cells.values() if cell.complete]
 
 
 def with_costs(table: Table, grid: Grid) -> Table:

@@ -135,14 +135,19 @@ class Grid:
             (row, self.cells[row, scenario]) for row in self.rows if (row, scenario) in self.cells
         ]
 
-    def figure_labels(self) -> dict[RowKey, str]:
+    def figure_labels(self, scenario: tuple[str, ...] | None = None) -> dict[RowKey, str]:
         """Return what figures call each row: with its number of seeds where those differ.
 
         A point of one seed beside means of several would else be read as one of them.
+
+        Parameters
+        ----------
+        scenario : tuple of str, optional
+            The one that a figure shows; all of them by default.
         """
         counts: dict[RowKey, set[int]] = {row: set() for row in self.rows}
-        for (row, _), cell in self.cells.items():
-            if cell.complete:
+        for (row, where), cell in self.cells.items():
+            if cell.complete and scenario in (None, where):
                 counts[row].add(len(cell.runs))
         if len(set().union(*counts.values())) < 2:
             return {row: row.label for row in self.rows}

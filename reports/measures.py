@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.store import Record
+from benchmark.store import FLOPS_ESTIMATE, Record
 
 MEASURES: Mapping[str, str] = {
     "accuracy": "share of test samples classified right, by the selection rule",
@@ -24,9 +24,6 @@ MEASURES: Mapping[str, str] = {
     "peak_memory_bytes": "highest resident memory of the run's process, bytes",
 }
 """Columns of numbers that tables are made of, and what they mean."""
-
-_ESTIMATE = 2
-"""The kind of estimate of operations that is shown; see :mod:`benchmark.flops`."""
 
 
 def measures(record: Record) -> dict[str, Any]:
@@ -166,7 +163,7 @@ def _seconds(timing: Mapping[str, Any]) -> dict[str, Any]:
         )
     }
     flops = timing.get("flops") or {}
-    if flops.get("estimate") != _ESTIMATE:
+    if flops.get("estimate") != FLOPS_ESTIMATE:
         flops = {}  # off by up to a factor of two where a method works in pieces
     return {
         "client_flops": flops.get("clients"),

@@ -10,11 +10,12 @@ from benchmark.store.experiments import CellState, ExperimentStore
 from benchmark.store.files import DamagedError, StoreError
 from benchmark.store.locks import BusyError
 from benchmark.store.manifest import Cell, Manifest, scenario_summary
-from benchmark.store.records import Record, read_record
+from benchmark.store.records import FLOPS_ESTIMATE, Record, read_record
 from benchmark.store.results import Store
 from benchmark.store.status import Status
 
 __all__ = [
+    "FLOPS_ESTIMATE",
     "Attempt",
     "AttemptInfo",
     "BusyError",

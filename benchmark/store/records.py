@@ -19,6 +19,9 @@ from benchmark.store.status import Status
 SCHEMA_VERSION = 1
 """Raised whenever a key of the record changes its meaning."""
 
+FLOPS_ESTIMATE = 2
+"""Kind of the estimate in ``timing.flops``: the first took preparations for usual steps."""
+
 RECORD_NAME = "record.json"
 """Name of the record's file in a run's folder."""
 

@@ -174,8 +174,8 @@ class Confusion:
 
 def by_class(grid: Grid) -> Iterator[PerClass | Confusion]:
     """Yield both figures for each scenario."""
-    labels = grid.figure_labels()
     for number, scenario in enumerate(grid.scenarios, start=1):
+        labels = grid.figure_labels(scenario)
         heading = ", ".join(grid.axes.header(scenario))
         ending = f"_{number}" if len(grid.scenarios) > 1 else ""
         complete = [(labels[row], cell) for row, cell in grid.column(scenario) if cell.complete]

@@ -108,8 +108,9 @@ def generation_scores(grid: Grid) -> Iterator[Scores]:
     """Yield scores of generated images, a figure for each scenario and extractor."""
     from reports.figures.lines import places
 
-    looks, names = places(grid), grid.figure_labels()
+    looks = places(grid)
     for number, scenario in enumerate(grid.scenarios):
+        names = grid.figure_labels(scenario)
         for extractor in extractors(grid):
             panels = []
             for column, label, logarithmic in _SCORES:
@@ -155,32 +156,33 @@ class Samples:
     Parameters
     ----------
     rows : tuple of (str, tuple of Sample)
-        A method, or several with the same pictures, and the pictures of its first finished run;
-        without a name where they are all of ``whose``.
+        A method, or several with the same pictures, and the pictures of its first finished run.
     heading : str
         The scenario, and what is not drawn of it.
-    whose : str
-        The methods that all pictures are of, if they are of the same ones.
     name : str
         Stem of its files.
     """
 
     rows: tuple[tuple[str, tuple[Sample, ...]], ...]
     heading: str = ""
-    whose: str = ""
     name: str = "samples"
 
     @property
     def title(self) -> str:
         """What it shows, and of what."""
-        return titled("Samples of generated images", [self.whose, self.heading])
+        return titled("Samples of generated images", [self.heading])
 
     def draw(self) -> Figure:
         """Return the figure."""
         from matplotlib.figure import Figure
 
+        # A name that all pictures share stands above them once.
+        common = self.rows[0][0] if len(self.rows) == 1 else ""
         pictures = [
-            (f"{fill(label, _TITLE_SIGNS)}\n{one.title}".strip(), np.asarray(Image.open(one.path)))
+            (
+                one.title if common else f"{fill(label, _TITLE_SIGNS)}\n{one.title}",
+                np.asarray(Image.open(one.path)),
+            )
             for label, found in self.rows
             for one in found
         ]
@@ -191,8 +193,8 @@ class Samples:
         taken = _GAP + max(map(len, lines)) * (width + _GAP)
         # A few pictures leave no empty part of a page; the heading has a column at least.
         page = max(taken, COLUMN)
-        whose = fill(self.whose, int(_SIGNS_AN_INCH * page))
-        heading = "\n".join(filter(None, [whose, self.heading]))
+        name = fill(common, int(_SIGNS_AN_INCH * page))
+        heading = "\n".join(filter(None, [name, self.heading]))
         over = (1.6 + heading.count("\n")) * _TITLE_LINE if heading else 0.0
         height = over + sum(titles) + sum(sizes) + _GAP * len(lines)
         figure = Figure(figsize=(page, height))
@@ -229,14 +231,10 @@ def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
                 labels.append(row.label)
         if rows:
             left = sum(len(found[MOST_SAMPLES:]) for _, found in rows.values())
-            drawn = [
+            drawn = (
                 (", ".join(labels), tuple(found[:MOST_SAMPLES])) for labels, found in rows.values()
-            ]
-            heading, whose = _which(grid, scenario, left), ""
-            if len(drawn) == 1:
-                [(whose, pictures)] = drawn
-                drawn = [("", pictures)]
-            yield Samples(tuple(drawn), heading, whose)
+            )
+            yield Samples(tuple(drawn), _which(grid, scenario, left))
             return
 
 

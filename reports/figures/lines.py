@@ -264,7 +264,7 @@ def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
             made.append((", ".join(grid.axes.header(scenario)), tuple(series)))
     for ending, chosen in pages(made, most):
         name = f"accuracy_by_server_step{ending}"
-        yield Lines(name, _STEP, (), chosen, False, tuple(grid.figure_labels().values()))
+        yield Lines(name, _STEP, (), chosen, False, tuple(labels.values()))
 
 
 def _history(store: ExperimentStore, cell: GridCell) -> list[tuple[float, float, float]]:

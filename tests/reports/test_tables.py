@@ -12,8 +12,7 @@ import pytest
 from report_lab import Lab
 from rich.console import Console
 
-from benchmark.flops import ESTIMATE
-from benchmark.store import Status, StoreError
+from benchmark.store import FLOPS_ESTIMATE, Status, StoreError
 from reports import latex, markdown
 from reports.api import Report, write_report
 from reports.table import Cell, Row, Table
@@ -146,7 +145,7 @@ def test_operations_are_shown_where_they_were_counted_as_they_are_now(lab: Lab, 
     lab.add("averaging", 0, 0.5, flops={"clients": 7_000_000, "server": 9_000_000})
     write_report(lab.plan(), figures=False)
     assert "FLOPs" not in page(lab.folder, "communication.md")
-    now = {"clients": 2_000_000, "server": 5_000_000, "estimate": ESTIMATE}
+    now = {"clients": 2_000_000, "server": 5_000_000, "estimate": FLOPS_ESTIMATE}
     lab.add("distilling", 0, 0.5, flops=now)
     write_report(lab.plan(), figures=False)
     text = page(lab.folder, "communication.md")

@@ -1,0 +1,58 @@
+"""Whether anything of a figure runs over its edge, where a page would cut it off."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+from report_lab import Lab
+
+from reports.figures.classes import Confusion, PerClass
+from reports.figures.lines import histories
+from reports.figures.style import paper, rendered
+from reports.grid import build_grid
+from reports.load import load
+
+
+@pytest.mark.parametrize("names", [("T-shirt/top", "Ankle boot", "Bag"), ("0", "1", "2"), ()])
+@pytest.mark.parametrize("count", [1, 5, 7, 13])
+def test_nothing_of_a_confusion_figure_runs_over_its_edge(
+    names: tuple[str, ...], count: int
+) -> None:
+    matrix = ((5, 1, 0), (0, 6, 0), (1, 0, 5))
+    labels = ("generators, class share of probabilities", *["short"] * (count - 1))
+    with paper():
+        figure = Confusion("confusion", "α = 0.1", labels, (matrix,) * count, names).draw()
+        assert _room(figure) > -0.01
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_nothing_of_a_figure_by_class_runs_over_its_edge(count: int) -> None:
+    labels = tuple(f"method {number}" for number in range(count))
+    values, names = ((50.0, None, 100.0),) * count, ("t-shirt/top", "ankle boot", "bag")
+    with paper():
+        figure = PerClass("per_class", "", labels, values, names).draw()
+        assert _room(figure) > -0.01
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_nothing_of_a_figure_by_server_step_runs_over_its_edge(lab: Lab, count: int) -> None:
+    for number in range(count):
+        lab.add("distilling", 0, 0.6, partition__alpha=10.0**-number, history=[0.2, 0.4, 0.6])
+    folder = lab.plan()
+    [drawn] = histories(build_grid(load(folder)), folder, most=3)
+    with paper():
+        assert _room(drawn.draw()) > -0.01
+
+
+def _room(figure: Figure) -> float:
+    """Return the least distance of what is drawn from the figure's edge, in inches."""
+    rendered(figure)
+    figure.draw_without_rendering()  # files have another resolution
+    # An axis counts its label as no longer than itself, so labels are looked at one by one.
+    labels = [part.label for axis in figure.axes for part in (axis.xaxis, axis.yaxis)]
+    inches = figure.dpi_scale_trans.inverted()
+    boxes = [label.get_window_extent().transformed(inches) for label in labels if label.get_text()]
+    drawn = Bbox.union([figure.get_tightbbox(), *boxes])
+    width, height = figure.get_size_inches()
+    return float(min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1))
