@@ -164,7 +164,7 @@ def _seconds(timing: Mapping[str, Any]) -> dict[str, Any]:
     }
     flops = timing.get("flops") or {}
     if flops.get("estimate") != FLOPS_ESTIMATE:
-        flops = {}  # off by up to a factor of two where a method works in pieces
+        flops = {}  # off by up to a factor of three where a method works in pieces
     return {
         "client_flops": flops.get("clients"),
         "server_flops": flops.get("server"),
