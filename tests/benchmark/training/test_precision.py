@@ -8,6 +8,7 @@ from benchmark.specs import ComputeSpec
 from benchmark.training import precision
 from benchmark.training.precision import (
     autocast,
+    configure_device,
     configure_threads,
     limited_threads,
     resolve_device,
@@ -85,6 +86,18 @@ def test_threads_are_set_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_repeatable_bits_do_not_cost_a_second_writing_of_every_tensor() -> None:
+    kept = torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        configure_device("cpu")
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.use_deterministic_algorithms(kept)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def test_no_thread_is_refused() -> None:
