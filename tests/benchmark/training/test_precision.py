@@ -88,16 +88,18 @@ def test_threads_are_set_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(before)
 
 
-def test_repeatable_bits_do_not_cost_a_second_writing_of_every_tensor() -> None:
+def test_repeatable_bits_do_not_cost_a_second_writing_of_every_tensor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kept = torch.are_deterministic_algorithms_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     try:
         configure_device("cpu")
         assert torch.are_deterministic_algorithms_enabled()
-        assert not torch.utils.deterministic.fill_uninitialized_memory
+        fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+        assert not fills
     finally:
         torch.use_deterministic_algorithms(kept)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def test_no_thread_is_refused() -> None:
