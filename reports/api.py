@@ -12,6 +12,7 @@ from benchmark.store.files import make_folder, write_text
 from reports import latex, markdown
 from reports.ablations import ablation_frame, ablation_table
 from reports.along import along_tables
+from reports.attribution import attribution_table
 from reports.comparisons import (
     LEAST_BLOCKS,
     Ranks,
@@ -40,7 +41,7 @@ _NOT_IN_CSV = ("confusion", "split_counts", "split_widths", "class_names", "elem
 _NOT_IN_CSV_ENDINGS = (".by_client", ".by_class")
 _OPTIONAL = (
     *("ablations", "scaling", "widths", "parts", "traffic", "rounds", "generation", "generators"),
-    *("classes", "against_best", "tuning"),
+    *("classes", "against_best", "tuning", "attribution"),
 )
 _ALWAYS = ("runs", "accuracy", "communication", "comparisons")
 """CSV files that are there even if they hold nothing but their headers."""
@@ -64,8 +65,8 @@ class Report:
         ``classes`` (a row a run and client, or class, of generated images).
     rendered : mapping of str to Table
         Tables as they are printed: ``accuracy``, ``communication`` and ``parts``; where the
-        experiment has them, ``tuning``, ``ablations``, ``scaling``, ``widths``, ``against_best``,
-        ``generation``, ``generators`` and ``classes``.
+        experiment has them, ``tuning``, ``ablations``, ``attribution``, ``scaling``, ``widths``,
+        ``against_best``, ``generation``, ``generators`` and ``classes``.
     notes : tuple of str
         How the tables were made and what they rest on; what was found damaged.
     reasons : tuple of str
@@ -169,6 +170,7 @@ def _rendered(grid: Grid) -> dict[str, Table]:
         with_costs(score_table(grid), grid),
         tuning_table(grid),
         ablation_table(grid),
+        attribution_table(grid),
         *along_tables(grid),
         best_table(grid),
         cost_table(grid),

@@ -19,7 +19,8 @@ from reports.table import Cell, Row, Table
 FLAG = "†"
 """Sign of a cell whose seeds were not made alike."""
 
-_TEACHER = "teacher_accuracy"
+TEACHER_ACCURACY = "teacher_accuracy"
+"""Column of the accuracy of the teacher that a model was distilled from."""
 
 
 def verdicts(grid: Grid) -> dict[tuple[str, ...], Verdict]:
@@ -46,9 +47,9 @@ def score_table(grid: Grid) -> Table:
         header = (*grid.axes.header(scenario), *_shared_count(grid, scenario))
         columns.append((*header, "accuracy %"))
         makers.append((scenario, "accuracy"))
-        if any(cell.values(_TEACHER) for _, cell in planned):
+        if any(cell.values(TEACHER_ACCURACY) for _, cell in planned):
             columns.append((*header, "teacher %"))
-            makers.append((scenario, _TEACHER))
+            makers.append((scenario, TEACHER_ACCURACY))
 
     def shown(row: RowKey, scenario: tuple[str, ...], name: str) -> Cell:
         cell = _cell(grid, row, scenario, name, judged[scenario])
@@ -162,7 +163,7 @@ def score_frame(grid: Grid) -> pd.DataFrame:
                 {
                     **cell_facts(grid, row, scenario),
                     **summary_columns(cell, "accuracy", interval=True),
-                    **summary_columns(cell, _TEACHER),
+                    **summary_columns(cell, TEACHER_ACCURACY),
                     "not_told_from_best": tied,
                     "values": _by_split(cell.values("accuracy")),
                 }

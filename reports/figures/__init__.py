@@ -17,6 +17,7 @@ from benchmark.store.files import (
 )
 from reports.comparisons import Ranks
 from reports.figures.ablations import ablation_figures
+from reports.figures.attribution import parts_maps
 from reports.figures.classes import by_class
 from reports.figures.generation import generation_scores, samples
 from reports.figures.lines import by_setting, histories
@@ -80,6 +81,7 @@ def plots(results: Results, grid: Grid, ranks: Ranks | str) -> Iterator[Plot]:
         return
     yield from by_setting(grid)
     yield from ablation_figures(grid, MOST_SCENARIOS)
+    yield from parts_maps(grid)
     yield from traffic(grid, MOST_SCENARIOS)
     yield from warm_up(grid)
     yield from histories(grid, results.folder, MOST_SCENARIOS)
