@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -41,6 +42,24 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C: a batch system ends a job with it, which shall go on later.
+
+    What it meant before counts again afterwards: a second one, while Python ends, then ends the
+    process instead of raising an exception in whatever runs at exit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        # None: set by something other than Python, which can't be set again from here.
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -59,22 +78,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if problem is not None:
         sys.stderr.write(f"error: {problem}\n")
         return 2
-    if threading.current_thread() is threading.main_thread():
-        # A batch system ends a job with SIGTERM: it shall go on later as after Ctrl-C.
-        signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        from benchmark.cli.main import main as run
-    except ModuleNotFoundError as error:
-        # Said here with the standard library alone: nothing else may be installed.
-        from benchmark.errors import missing_package
+    with _ended_by_sigterm():
+        try:
+            from benchmark.cli.main import main as run
+        except ModuleNotFoundError as error:
+            # Said here with the standard library alone: nothing else may be installed.
+            from benchmark.errors import missing_package
 
-        missing = missing_package(error)
-        if missing is None:
-            raise
-        sys.stderr.write(f"error: {missing}\n")
-        return 2
+            missing = missing_package(error)
+            if missing is None:
+                raise
+            sys.stderr.write(f"error: {missing}\n")
+            return 2
 
-    return run(sys.argv[1:] if argv is None else argv)
+        return run(sys.argv[1:] if argv is None else argv)
 
 
 def console() -> None:

@@ -36,9 +36,8 @@ Cli = Callable[..., Answer]
 def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Call ``main`` in this process, from an empty folder."""
     monkeypatch.chdir(tmp_path)
-    # Recorded, so that what `main` does to the path and to SIGTERM ends with the test.
+    # Recorded, so that what `main` does to the path ends with the test.
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr("benchmark.__main__.signal.signal", lambda *_: None)
 
     def call(*argv: object) -> Answer:
         status = main([str(item) for item in argv])

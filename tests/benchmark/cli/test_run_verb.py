@@ -156,6 +156,25 @@ def test_signals_end_it_with_a_sentence(tmp_path: Path, by_terminal: bool) -> No
     assert out == ""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such signals there")
+def test_a_signal_after_the_end_raises_nothing(tmp_path: Path) -> None:
+    program = (
+        "import os, signal; from benchmark.__main__ import main; main(['list', 'profiles']); "
+        "os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert done.stderr == ""
+
+
 def test_foreign_datasets_package_is_named(tmp_path: Path) -> None:
     package = tmp_path / "site" / "datasets"
     package.mkdir(parents=True)
