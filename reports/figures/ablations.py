@@ -102,6 +102,8 @@ class Ablations:
                 textcoords="offset points",
                 va="center",
                 fontsize=6,
+                # The base's line must not run through a number.
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
             )
         if found[0].value is not None:
             axis.axvline(found[0].value, color="0.45", linewidth=0.6, linestyle=(0, (2, 2)))
