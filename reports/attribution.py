@@ -11,7 +11,7 @@ from reports.grid import Grid, GridCell, RowKey
 from reports.scores import FLAG, TEACHER_ACCURACY, problems
 from reports.table import Cell, Row, Table
 
-TEACHER, IMAGES, STUDENT = "teacher", "images", "student"
+PARTS = ("teacher", "images", "student")
 """Settings that name a method's three parts."""
 
 
@@ -36,6 +36,18 @@ class Attribution:
     teachers: tuple[str, ...]
     images: tuple[str, ...]
     rows: Mapping[tuple[str, str], RowKey]
+
+    @property
+    def name(self) -> str:
+        """The student, and whose it is."""
+        return f"{self.method}, student: {self.student}"
+
+    def cell(
+        self, grid: Grid, teacher: str, images: str, scenario: tuple[str, ...]
+    ) -> GridCell | None:
+        """Return the grid's cell of a teacher and a source of images, where there is one."""
+        row = self.rows.get((teacher, images))
+        return None if row is None else grid.cells.get((row, scenario))
 
 
 def attributions(grid: Grid) -> tuple[Attribution, ...]:
@@ -62,9 +74,11 @@ def attributions(grid: Grid) -> tuple[Attribution, ...]:
 
 
 def _parts(config: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    names = [config.get(part) for part in (TEACHER, IMAGES, STUDENT)]
-    teacher, images, student = (name if isinstance(name, str) else "" for name in names)
-    return (teacher, images, student) if teacher and images and student else None
+    names = [config.get(part) for part in PARTS]
+    if not all(isinstance(name, str) for name in names):
+        return None
+    teacher, images, student = map(str, names)
+    return teacher, images, student
 
 
 def attribution_table(grid: Grid) -> Table | None:
@@ -86,12 +100,12 @@ def attribution_table(grid: Grid) -> Table | None:
     ]
     rows = [
         Row(
-            f"student: {one.student}",
+            one.name,
             teacher,
             tuple(
                 cell
                 for scenario, source in places
-                for cell in _cells(grid, one.rows.get((teacher, source)), scenario)
+                for cell in _cells(one.cell(grid, teacher, source, scenario))
             ),
         )
         for one in found
@@ -100,8 +114,7 @@ def attribution_table(grid: Grid) -> Table | None:
     return Table("attribution", "Accuracy by teacher and images", tuple(columns), tuple(rows))
 
 
-def _cells(grid: Grid, row: RowKey | None, scenario: tuple[str, ...]) -> tuple[Cell, Cell]:
-    cell = None if row is None else grid.cells.get((row, scenario))
+def _cells(cell: GridCell | None) -> tuple[Cell, Cell]:
     if cell is None:
         return Cell(muted=True), Cell(muted=True)
     if not cell.complete:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports.attribution import Attribution, attributions
+from reports.attribution import attributions
 from reports.figures.style import COLUMN, titled
-from reports.grid import Grid
+from reports.grid import Grid, GridCell
 from reports.scores import TEACHER_ACCURACY
 
 if TYPE_CHECKING:
@@ -78,15 +78,14 @@ class PartsMap:
 def parts_maps(grid: Grid) -> Iterator[PartsMap]:
     """Yield a figure for each student and scenario of which enough is done to compare."""
     found = attributions(grid)
-    students = {one.student for one in found}
     pairs = [(one, scenario) for one in found for scenario in grid.scenarios]
     for number, (one, scenario) in enumerate(pairs, start=1):
         values = tuple(
-            tuple(_value(grid, one, (teacher, source), scenario) for source in one.images)
+            tuple(_value(one.cell(grid, teacher, source, scenario)) for source in one.images)
             for teacher in one.teachers
         )
         if _crossed(values):
-            said = [f"student: {one.student}"] if len(students) > 1 else []
+            said = [one.name] if len(found) > 1 else []
             heading = ", ".join([*said, *grid.axes.header(scenario)])
             ending = f"_{number}" if len(pairs) > 1 else ""
             yield PartsMap(f"attribution{ending}", heading, one.teachers, one.images, values)
@@ -98,11 +97,7 @@ def _crossed(values: tuple[tuple[Value | None, ...], ...]) -> bool:
     return all(sum(any(one) for one in side) > 1 for side in (lines, columns))
 
 
-def _value(
-    grid: Grid, one: Attribution, parts: tuple[str, str], scenario: tuple[str, ...]
-) -> Value | None:
-    row = one.rows.get(parts)
-    cell = None if row is None else grid.cells.get((row, scenario))
+def _value(cell: GridCell | None) -> Value | None:
     student = None if cell is None else cell.summary("accuracy")
     if cell is None or student is None:
         return None

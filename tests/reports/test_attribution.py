@@ -59,7 +59,7 @@ def test_students_stand_by_teacher_and_images(crossed: Path) -> None:
         "mean": ["31.00 ± 1.41", "41.00 ± 1.41", "51.00 ± 1.41", "61.00 ± 1.41"],
         "share": ["failed 1 of 2", "–", "71.00 ± 1.41", "81.00 ± 1.41"],
     }
-    assert {row.group for row in table.rows} == {"student: dense"}
+    assert {row.group for row in table.rows} == {"joined, student: dense"}
     assert (crossed / "report" / "attribution.md").is_file()
 
 
@@ -86,8 +86,8 @@ def test_each_student_has_its_own_rows_and_map(lab: Lab) -> None:
     grid = build_grid(results)
     assert [one.student for one in attributions(grid)] == ["dense", "mosaic"]
     headings = {plot.name: plot.title for plot in plots(results, grid, "")}
-    assert headings["attribution_1"] == "Accuracy by teacher and images: student: dense"
-    assert headings["attribution_2"] == "Accuracy by teacher and images: student: mosaic"
+    assert headings["attribution_1"] == "Accuracy by teacher and images: joined, student: dense"
+    assert headings["attribution_2"] == "Accuracy by teacher and images: joined, student: mosaic"
 
 
 def test_a_map_of_one_line_is_not_drawn(lab: Lab) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -156,21 +157,26 @@ def test_signals_end_it_with_a_sentence(tmp_path: Path, by_terminal: bool) -> No
     assert out == ""
 
 
+def _python(*arguments: str, cwd: Path, path: Sequence[Path]) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no such signals there")
 def test_a_signal_after_the_end_raises_nothing(tmp_path: Path) -> None:
     program = (
         "import os, signal; from benchmark.__main__ import main; main(['list', 'profiles']); "
         "os.kill(os.getpid(), signal.SIGTERM)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = _python("-c", program, cwd=tmp_path, path=[ROOT])
     assert done.returncode == -signal.SIGTERM
     assert done.stderr == ""
 
@@ -180,15 +186,7 @@ def test_foreign_datasets_package_is_named(tmp_path: Path) -> None:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("", encoding="utf-8")
     program = "import sys, datasets; from benchmark.__main__ import main; sys.exit(main(['list']))"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = _python("-c", program, cwd=tmp_path, path=[tmp_path / "site", ROOT])
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert str(package) in done.stderr
@@ -199,15 +197,7 @@ def test_foreign_datasets_package_later_on_the_path_is_harmless(tmp_path: Path) 
     package = tmp_path / "site" / "datasets"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('the foreign one')")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmark", "list", "datasets"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = _python("-m", "benchmark", "list", "datasets", cwd=ROOT, path=[tmp_path / "site"])
     assert done.returncode == 0, done.stderr
     assert "digits" in done.stdout
 
