@@ -196,7 +196,7 @@ def check_losses(start: Scene) -> str:
     UserError
         If they are not: in float64 on a small epoch, or in fp32 on the same images.
     """
-    small = scene(batch=16, epoch=3, steps=8, width="1/8", clients=2).double()
+    small = scene(batch=8, epoch=3, steps=4, width="1/8", clients=2).double()
     double = drift(ours(small), plain(small, 0)).largest
     pool = start.images[: (POOL - 1) * start.batch]
     single = on_the_same_images(replace(start, images=pool))
