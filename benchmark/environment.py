@@ -31,13 +31,15 @@ def versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def git_state() -> dict[str, Any]:
-    """Return the commit of the suite and whether the checkout has changes; nulls outside git."""
+    """Return the commit of the suite and whether its files changed since; nulls outside git."""
     commit = _git("rev-parse", "HEAD")
     # Installed into an environment inside another project's checkout, that commit is not ours.
     ours = _git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
     if commit is None or ours is None:
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    # Records kept in the checkout are what runs write, not what they are made by.
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":(exclude)results")
+    return {"commit": commit, "dirty": bool(changes)}
 
 
 def _git(*arguments: str) -> str | None:

@@ -70,6 +70,16 @@ def test_commit_and_changes(checkout: Path) -> None:
     assert environment.git_state() == {"commit": commit, "dirty": True}
 
 
+def test_what_runs_write_into_the_checkout_is_no_change_of_the_code(checkout: Path) -> None:
+    manifest = checkout / "suite" / "results" / "reference" / "main" / "experiment.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message", "one")
+    manifest.write_text('{"cells": {}}')
+    assert environment.git_state()["dirty"] is False
+
+
 def test_the_commit_of_a_project_around_it_is_not_taken(checkout: Path) -> None:
     (checkout / "theirs.txt").write_text("")
     git(checkout, "add", "theirs.txt")
