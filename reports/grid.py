@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -235,8 +236,14 @@ def _group(run: Mapping[str, Any]) -> str:
     return f"uses {uses}" if uses else "use not recorded"
 
 
-def _row_order(row: RowKey) -> tuple[bool, int, str, str]:
-    return (not row.reference, row.group.count(","), row.group, row.label)
+def _row_order(row: RowKey) -> tuple[bool, int, str, tuple[str | float, ...]]:
+    return (not row.reference, row.group.count(","), row.group, _natural(row.label))
+
+
+def _natural(label: str) -> tuple[str | float, ...]:
+    """Return what sorts labels as a reader does: 2 rounds before 11 rounds."""
+    words = re.split(r"(\d+(?:\.\d+)?)", label)  # words and numbers take turns
+    return tuple(float(word) if place % 2 else word for place, word in enumerate(words))
 
 
 def _row_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:

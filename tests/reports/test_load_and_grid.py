@@ -175,6 +175,15 @@ def test_numbers_are_in_order_and_words_as_they_come(lab: Lab) -> None:
     assert grid.scenarios == (("0.01",), ("0.1",), ("1",))
 
 
+def test_rows_count_as_a_reader_does(lab: Lab) -> None:
+    for rounds, rate in ((2, 0.5), (11, 0.25), (2, 0.25)):
+        config = {"rounds": rounds, "rate": rate}
+        lab.add("averaging", 0, 0.5, method__config=config, label=f"{rounds} rounds, rate {rate}")
+    grid = build_grid(load(lab.plan()))
+    labels = [row.label for row in grid.rows]
+    assert labels == ["2 rounds, rate 0.25", "2 rounds, rate 0.5", "11 rounds, rate 0.25"]
+
+
 def test_reports_never_import_torch(lab: Lab) -> None:
     for seed in range(3):
         lab.add("averaging", seed, 0.5 + seed / 10)
