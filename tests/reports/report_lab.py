@@ -96,6 +96,7 @@ class Lab:
         details: dict[str, Any] | None = None,
         grids: dict[str, bytes] | None = None,
         flops: dict[str, Any] | None = None,
+        hardware: dict[str, Any] | None = None,
         **changes: Any,
     ) -> Record | None:
         """Add one run to the grid."""
@@ -135,7 +136,7 @@ class Lab:
             environment={
                 "versions": versions or {"python": "3.11", "torch": "2.14"},
                 "git": {"commit": "abc", "dirty": False},
-                "hardware": {"cpu": "made up"},
+                "hardware": hardware or {"cpu": "made up"},
                 "peak_memory_bytes": 250_000_000,
             },
             warnings=list(warnings),

@@ -170,6 +170,24 @@ def test_seeds_made_by_different_code_are_flagged(lab: Lab, page: Page) -> None:
     assert "seeds of this cell differ in code" in page(lab.folder, "accuracy.md")
 
 
+@pytest.mark.parametrize(
+    ("other", "flagged"),
+    [
+        ({"cpu": "one", "memory_bytes": 25_276_063_744}, False),
+        ({"cpu": "one", "memory_bytes": 12_884_901_888}, True),
+        ({"cpu": "another", "memory_bytes": 25_276_514_304}, True),
+    ],
+)
+def test_seeds_made_on_different_machines_are_flagged(
+    lab: Lab, other: dict[str, object], flagged: bool
+) -> None:
+    """The same machine under two kernels is one: they leave it some kilobytes more or less."""
+    lab.add("averaging", 0, 0.5, hardware={"cpu": "one", "memory_bytes": 25_276_514_304})
+    lab.add("averaging", 1, 0.6, hardware=other)
+    report = write_report(lab.plan(), figures=False)
+    assert _texts(report)["averaging"][0].endswith("†") == flagged
+
+
 def test_seeds_made_alike_are_not_flagged(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5)
     lab.add("averaging", 1, 0.6)
