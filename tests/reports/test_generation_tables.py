@@ -47,6 +47,16 @@ def test_every_column_names_its_extractor(lab: Lab) -> None:
     assert list(frame["classifier.fid_mean"]) == [11.0]
 
 
+def test_a_small_spread_is_shown_too(lab: Lab) -> None:
+    for seed, precision in enumerate((0.820, 0.822)):
+        lab.add("distilling", seed, generation=[judged(fid=1000.0 + seed, precision=precision)])
+    columns, texts = columns_of(lab.plan())
+    row = dict(zip(columns, texts["distilling"], strict=True))
+    assert row["classifier", "precision %"] == "82.10 ± 0.14"
+    assert row["classifier", "Fréchet"] == "1,000 ± 0.71"
+    assert row["classifier", "recall %"] == "25.00", "the same for both seeds"
+
+
 def test_the_best_images_and_the_next_are_set_off_by_each_measure(lab: Lab) -> None:
     for seed in range(3):
         near, far = 10.0 + seed, 100.0 + 2 * seed
