@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from reports.formats import operations, seconds, size, spread_of
+from reports.formats import cost_spread_of, operations, seconds, size
 from reports.grid import Grid, GridCell
 from reports.scores import cell_facts, incomplete_cells, summary_columns
 from reports.table import Cell, Row, Table
@@ -80,7 +80,7 @@ def _cell(cell: GridCell, column: str, form: Callable[[float], str]) -> Cell:
     summary = cell.summary(column)
     if summary is None:
         return Cell(muted=True)
-    return Cell(form(summary.mean), spread_of(summary, form))
+    return Cell(form(summary.mean), cost_spread_of(summary, form))
 
 
 def cost_frame(grid: Grid) -> pd.DataFrame:

@@ -65,7 +65,12 @@ def count_of(count: int, total: int, what: str) -> str:
 
 
 def spread_of(summary: Summary, form: Callable[[float], str]) -> str:
-    """Return a spread as its mean is written; nothing below half a percent of the mean.
+    """Return a spread in its form; nothing where there is none."""
+    return form(summary.sd) if summary.sd else ""
+
+
+def cost_spread_of(summary: Summary, form: Callable[[float], str]) -> str:
+    """Return a cost's spread; nothing below half a percent of the mean.
 
     Bytes are the same for every seed but for the odd digit of a count: such a spread says
     nothing beside the mean.

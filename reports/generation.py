@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from reports.formats import figures_of, percent
+from reports.formats import figures_of, percent, spread_of
 from reports.grid import Grid, GridCell
 from reports.measures import GENERATION, JUDGES
 from reports.scores import cell_facts, incomplete_cells, marks, summary_columns
@@ -149,11 +149,13 @@ def _cell(
     summary = cell.summary(column)
     if summary is None:
         return Cell(muted=True)
-    spread = ""
-    if summary.sd:  # small ones, too: only costs are the same for every seed but for odd digits
-        spread = figures_of(summary.sd, 2) if form is figures_of else form(summary.sd)
     best, second = marked
+    spread = spread_of(summary, _two_figures if form is figures_of else form)
     return Cell(form(summary.mean), spread, best, second, flag=_flag(cell, column))
+
+
+def _two_figures(value: float) -> str:
+    return figures_of(value, 2)
 
 
 def generation_frame(grid: Grid) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from reports.figures.ablations import Ablations, Sweeps
 from reports.figures.lines import places
 from reports.figures.partitions import Partitions
 from reports.figures.style import look, paper
-from reports.formats import figures_of, size, spread_of
+from reports.formats import cost_spread_of, figures_of, percent, size, spread_of
 from reports.grid import GridCell, build_grid
 from reports.load import load
 from reports.parts import closed_form, unequal_forms
@@ -370,9 +370,12 @@ def test_a_method_with_its_defaults_has_its_look_and_no_colour_comes_twice(lab: 
 # --- numbers -------------------------------------------------------------------
 
 
-def test_a_spread_that_says_nothing_is_not_printed() -> None:
-    assert spread_of(summarize([1000.0, 1001.0]), size) == ""
-    assert spread_of(summarize([1000.0, 2000.0]), size) == "707 B"
+def test_a_small_spread_is_printed_but_for_costs() -> None:
+    assert spread_of(summarize([0.820, 0.822]), percent) == "0.14"
+    assert spread_of(summarize([1000.0, 1001.0]), figures_of) == "0.707"
+    assert spread_of(summarize([0.82, 0.82]), percent) == ""
+    assert cost_spread_of(summarize([1000.0, 1001.0]), size) == ""
+    assert cost_spread_of(summarize([1000.0, 2000.0]), size) == "707 B"
     assert figures_of(4161.4) == "4,161"
     assert figures_of(12.345) == "12.3"
     assert figures_of(190.4, 2) == "190"
