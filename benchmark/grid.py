@@ -33,8 +33,10 @@ log = logging.getLogger(__name__)
 TARGET = "benchmark.engine:execute"
 """What a child process calls for each run."""
 
-PRELOAD = ("benchmark.engine", "torch._dynamo")
-"""Imported once by the fork server, so that children start warm (optimisers import dynamo)."""
+PRELOAD = ("benchmark.engine", "torch._dynamo", "torch_fidelity")
+"""Imported once by the fork server, so that children start warm.
+
+The last two are what engine and scores import late: optimisers need dynamo."""
 
 
 @dataclass

@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from pytorch_fid import inception as pytorch_fid_inception
 from torch import Tensor, nn
 
 from benchmark.generation.extractors import Features
@@ -50,8 +50,9 @@ class InceptionExtractor:
 
     def __init__(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         with _weights(state):
-            self._head: nn.Linear = pytorch_fid_inception.fid_inception_v3().fc.to(device)
-            self._body: nn.Module = pytorch_fid_inception.InceptionV3([3]).to(device).eval()
+            published = _published()
+            self._head: nn.Linear = published.fid_inception_v3().fc.to(device)
+            self._body: nn.Module = published.InceptionV3([3]).to(device).eval()
         self._device = device
         self.key = _digest(state)
 
@@ -69,6 +70,16 @@ class InceptionExtractor:
                 logits.append((pooled @ self._head.weight.T).cpu())
                 vectors.append(pooled.cpu())
         return Features(torch.cat(vectors), torch.cat(logits))
+
+
+def _published() -> ModuleType:
+    """Return pytorch-fid's module, imported when it is first needed.
+
+    It brings torchvision and torch's compiler, which few commands need.
+    """
+    from pytorch_fid import inception
+
+    return inception
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
@@ -120,7 +131,7 @@ def find_weights(given: Path | None) -> Path:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
     if cached.is_file():
         return cached
-    url = pytorch_fid_inception.FID_WEIGHTS_URL
+    url: str = _published().FID_WEIGHTS_URL
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(cached), hash_prefix=_HASH, progress=False)
@@ -139,5 +150,5 @@ def _weights(state: Mapping[str, Tensor]) -> Iterator[None]:
     def given(*_: Any, **__: Any) -> Mapping[str, Tensor]:
         return state
 
-    with patch.object(pytorch_fid_inception, "load_state_dict_from_url", given):
+    with patch.object(_published(), "load_state_dict_from_url", given):
         yield

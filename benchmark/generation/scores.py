@@ -3,6 +3,9 @@
 Kernel distance, precision/recall and Inception score are torch-fidelity's functions on
 features; the Fréchet distance is pytorch-fid's formula in a form that singular covariances
 (and SciPy 1.18, which refuses pytorch-fid's call) don't break. No chance but a fixed seed.
+
+torch-fidelity is imported where it is called: it brings torchvision and torch's compiler, which
+a command that plans, or reads records, would wait for.
 """
 
 from __future__ import annotations
@@ -13,9 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch_fidelity.metric_isc import isc_features_to_metric
-from torch_fidelity.metric_kid import kid_features_to_metric
-from torch_fidelity.metric_prc import prc_features_to_metric
 
 Array = NDArray[np.float64]
 
@@ -106,6 +106,8 @@ def kernel_distance(generated: Tensor, real: Tensor) -> float | None:
     size = min(KID_SUBSET, len(generated), len(real))
     if size < 2:
         return None
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
     values = kid_features_to_metric(
         generated.double(),
         real.double(),
@@ -124,6 +126,8 @@ def inception_score(logits: Tensor) -> tuple[float, float] | None:
     """
     if len(logits) < IS_SPLITS:
         return None
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
     values = isc_features_to_metric(logits.double().cpu(), splits=IS_SPLITS, rng_seed=SEED)
     return float(values["inception_score_mean"]), float(values["inception_score_std"])
 
@@ -136,6 +140,8 @@ def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float] | N
     """
     if min(len(generated), len(real)) <= NEIGHBOURS:
         return None
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
     with torch.no_grad():
         values = prc_features_to_metric(
             generated.float(), real.float(), prc_neighborhood=NEIGHBOURS, verbose=False

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -24,13 +25,12 @@ from grids import (
 
 from benchmark.store import Store
 
-SEEDS = ("0", "1")
 EARLY = 0.25
 """Share of the kills that hit a command before it has begun a run."""
 
 
-def arguments(results: Path) -> list[str]:
-    return [*smoke_arguments(results), "--seeds", *SEEDS]
+def arguments(results: Path, seeds: Sequence[int] = (0,)) -> list[str]:
+    return [*smoke_arguments(results), "--seeds", *map(str, seeds)]
 
 
 def family(results: Path) -> list[psutil.Process]:
@@ -43,12 +43,14 @@ def family(results: Path) -> list[psutil.Process]:
     return found
 
 
-def kill_at_random_moments(results: Path, kills: int, chance: random.Random) -> int:
+def kill_at_random_moments(
+    results: Path, kills: int, chance: random.Random, seeds: Sequence[int] = (0,)
+) -> int:
     """Start the grid and kill its parent, again and again; return how often it was killed."""
     killed = 0
     for _ in range(kills):
         before = attempts_of(results)
-        process = command(*arguments(results), KILL_TEST=str(results))
+        process = command(*arguments(results, seeds), KILL_TEST=str(results))
         try:
             if chance.random() < EARLY:
                 process.wait(timeout=chance.uniform(0.0, 3.0))  # in its first imports, too
@@ -67,36 +69,34 @@ def kill_at_random_moments(results: Path, kills: int, chance: random.Random) -> 
     return killed
 
 
-def check_resumed_grid(results: Path, unbroken: Path) -> None:
-    status, _, err = finish(command(*arguments(results)))
+def check_resumed_grid(results: Path, unbroken: Path, seeds: Sequence[int] = (0,)) -> None:
+    status, _, err = finish(command(*arguments(results, seeds)))
     assert status == 0, err
     assert "damaged" not in err
     assert metrics_of(results) == metrics_of(unbroken)
     store = Store(results).experiment("main")
-    assert len(store.records()) == len(METHODS) * len(SEEDS)
+    assert len(store.records()) == len(METHODS) * len(seeds)
     leftovers = [path for folder in results.rglob(".tmp") for path in folder.iterdir()]
     assert leftovers == []
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("unbroken")
-    run_grid(results, seeds=[int(seed) for seed in SEEDS])
-    return results
-
-
-def test_a_few_kills(tmp_path: Path, unbroken: Path) -> None:
-    assert kill_at_random_moments(tmp_path, kills=2, chance=random.Random(10)) >= 1
-    check_resumed_grid(tmp_path, unbroken)
+def test_a_few_kills(tmp_path: Path) -> None:
+    results, unbroken = tmp_path / "killed", tmp_path / "unbroken"
+    run_grid(unbroken)
+    assert kill_at_random_moments(results, kills=2, chance=random.Random(10)) >= 1
+    check_resumed_grid(results, unbroken)
 
 
 @pytest.mark.slow
-def test_twenty_kills(tmp_path: Path, unbroken: Path) -> None:
+def test_twenty_kills(tmp_path: Path) -> None:
     killed = grids = 0
+    unbroken, seeds = tmp_path / "unbroken", (0, 1)
+    run_grid(unbroken, seeds=list(seeds))
     while killed < 20:  # a start that had nothing left to do was no kill
         results = tmp_path / str(grids)
-        killed += kill_at_random_moments(results, kills=4, chance=random.Random(grids))
-        check_resumed_grid(results, unbroken)
+        chance = random.Random(grids)
+        killed += kill_at_random_moments(results, kills=4, chance=chance, seeds=seeds)
+        check_resumed_grid(results, unbroken, seeds)
         grids += 1
     print(f"{killed} kills over {grids} grids")  # noqa: T201
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import plugin_lab
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -92,6 +93,14 @@ def test_report_loads_no_torch(warm: Path) -> None:
     ((status, *loaded),) = ask(warm, "report")
     assert status == "0"
     assert not set(loaded) & {"torch", "torchvision", "timm"}
+
+
+def test_the_engine_waits_for_no_compiler_or_image_library(warm: Path) -> None:
+    """They cost as much as torch itself, and only scores of generated images need them."""
+    late = {"torch._dynamo", "torchvision", "torch_fidelity", "pytorch_fid", "sympy"}
+    code = f"import sys, benchmark.grid, benchmark.engine; print({late!r} & sys.modules.keys())"
+    done = plugin_lab.python(warm, "-c", code)
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_listing_is_not_much_slower_than_python(warm: Path) -> None:
