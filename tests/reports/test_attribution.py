@@ -12,6 +12,7 @@ from reports.api import write_report
 from reports.attribution import attributions
 from reports.figures import plots
 from reports.figures.attribution import PartsMap
+from reports.figures.traffic import Traffic
 from reports.grid import build_grid
 from reports.load import load
 
@@ -75,6 +76,15 @@ def test_the_map_shows_what_is_complete(crossed: Path) -> None:
         assert value == pytest.approx((student, student + 10))
     texts = [text.get_text() for text in plot.draw().axes[0].texts]
     assert texts == ["31.0\n(of 41.0)", "51.0\n(of 61.0)", "71.0\n(of 81.0)"]
+
+
+@pytest.mark.usefixtures("crossed")
+def test_what_the_map_shows_does_not_crowd_the_figure_of_bytes(lab: Lab) -> None:
+    lab.add("other", 0, 0.3)
+    lab.add("other", 1, 0.3)
+    results = load(lab.plan())
+    [plot] = [one for one in plots(results, build_grid(results), "") if isinstance(one, Traffic)]
+    assert {point.label for _, points in plot.panels for point in points} == {"averaging", "other"}
 
 
 def test_each_student_has_its_own_rows_and_map(lab: Lab) -> None:
