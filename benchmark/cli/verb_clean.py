@@ -56,7 +56,7 @@ def parser() -> Parser:
     made.add_argument(
         "--attempts",
         action="store_true",
-        help="remove failed and superseded attempts; records stay",
+        help="remove failed and superseded attempts; records and runs at work stay",
     )
     made.add_argument(
         "--experiment",
@@ -142,12 +142,17 @@ def _from_results(store: Store, values: argparse.Namespace) -> list[Removal]:
         if name not in known:
             raise unknown(f"experiment in {store.root}", name, known)
     if values.attempts:
-        names = values.experiment or known
-        folders = [(f"attempts: {name}", store.experiment(name).attempts) for name in names]
-    else:
-        folders = [
-            (f"experiment: {name}", store.experiment(name).folder) for name in values.experiment
+        return [
+            Removal(f"attempts: {name}", sum(map(folder_size, idle)), found.remove_attempts)
+            for name in values.experiment or known
+            if (idle := (found := store.experiment(name)).idle_attempts())
         ]
+    for name in values.experiment:
+        if running := store.experiment(name).running():
+            raise UserError(
+                f"experiment '{name}' is being worked on (run {running[0]}); end that command first"
+            )
+    folders = [(f"experiment: {name}", store.experiment(name).folder) for name in values.experiment]
     return [
         Removal(what, folder_size(path), lambda path=path: shutil.rmtree(path))  # type: ignore[misc]
         for what, path in folders

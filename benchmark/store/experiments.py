@@ -35,6 +35,7 @@ from benchmark.store.files import (
     file_digest,
     folder_size,
     make_folder,
+    remove,
     sweep,
 )
 from benchmark.store.locks import BusyError, Locks
@@ -108,6 +109,24 @@ class ExperimentStore:
             sweep(path)
         for _, _, path in attempts_of(self.attempts):
             sweep(path)
+
+    def idle_attempts(self) -> list[Path]:
+        """Return the folders of attempts that nobody works on."""
+        return [path for _, _, path in attempts_of(self.attempts) if not inspect(path).running]
+
+    def running(self) -> list[str]:
+        """Return the ids of the runs that some command works on, here or on another machine."""
+        found = (inspect(path) for _, _, path in attempts_of(self.attempts))
+        return sorted({attempt.run_id for attempt in found if attempt.running})
+
+    def remove_attempts(self) -> None:
+        """Remove the attempts that nobody works on; those at work and all records stay."""
+        for run_id, _, path in attempts_of(self.attempts):
+            with suppress(BusyError), self.lock(run_id, 0.0):
+                if not inspect(path).running:
+                    remove(path)
+        with suppress(OSError):  # not empty: somebody is at work
+            self.attempts.rmdir()
 
     def lock(self, run_id: str, wait: float | None = None) -> AbstractContextManager[None]:
         """Return the context in which no other command works on a run.

@@ -127,6 +127,18 @@ def test_clean_attempts_of_an_experiment_keeps_its_records(cli, filled: Path) ->
     assert (filled / "main" / "attempts").exists()
 
 
+def test_clean_leaves_an_experiment_that_is_worked_on(cli, filled: Path) -> None:
+    from benchmark.store import Store
+
+    attempt = Store(filled).experiment("other").begin("f" * 16)
+    answer = cli("clean", "--experiment", "other", "--yes")
+    assert answer.status == 2
+    assert "experiment 'other' is being worked on" in answer.err
+    assert cli("clean", "--attempts", "--yes").status == 0
+    assert list((filled / "other" / "attempts").iterdir()) == [attempt.path]
+    assert not (filled / "main" / "attempts").exists()
+
+
 @pytest.mark.parametrize(("said", "kept"), [("n", True), ("", True), ("y", False)])
 def test_clean_asks(
     cli, filled: Path, monkeypatch: pytest.MonkeyPatch, said: str, kept: bool

@@ -18,7 +18,7 @@ from benchmark.store import (
     StoreError,
     read_record,
 )
-from benchmark.store.files import write_json
+from benchmark.store.files import host_name, write_json
 
 
 def test_a_published_run_is_found_with_raw_values(store: ExperimentStore) -> None:
@@ -47,6 +47,19 @@ def test_nothing_of_an_attempt_is_seen_before_it_is_published(store: ExperimentS
     assert (latest.status, latest.reason) == (Status.NOT_RUN, "running now")
     folder = attempt.publish(record())
     assert (folder / "samples.png").read_bytes() == b"png"
+
+
+def test_attempts_at_work_are_not_removed(store: ExperimentStore) -> None:
+    dead = store.begin(OTHER)
+    write_json(dead.path / "started.json", {"host": host_name(), "pid": 0, "created": 0.0})
+    attempt = store.begin(RUN)
+    assert store.running() == [RUN]
+    assert store.idle_attempts() == [dead.path]
+    store.remove_attempts()
+    assert list(store.attempts.iterdir()) == [attempt.path]
+    assert attempt.publish(record()).is_dir()
+    store.remove_attempts()
+    assert not store.attempts.exists()
 
 
 def test_non_finite_metrics_survive_and_are_no_bare_nan(store: ExperimentStore) -> None:
