@@ -198,11 +198,13 @@ def _update(
 ) -> Upload:
     index = client.info.index
     began, cached = time.perf_counter(), client.cost.cached_seconds
-    with client.flops.section():
-        made = _checked(method, "client_update", method.client_update(client, arrived), Upload)
-    seconds = time.perf_counter() - began + client.cost.cached_seconds - cached
-    result.client_seconds[index] = result.client_seconds.get(index, 0.0) + seconds
-    return made
+    try:
+        with client.flops.section():
+            return _checked(method, "client_update", method.client_update(client, arrived), Upload)
+    finally:
+        # Of an update that met something in other hands, too: what it did is not done again.
+        seconds = time.perf_counter() - began + client.cost.cached_seconds - cached
+        result.client_seconds[index] = result.client_seconds.get(index, 0.0) + seconds
 
 
 def _check_content(method: Method[Any], output: GlobalModel) -> None:

@@ -110,6 +110,7 @@ class LocalClient:
         self.labels = samples.labels
         self.round = 0
         self.cost = Cost()
+        self._made: dict[tuple[str, str], Entry] = {}
         self.budget = BudgetSpec()
         self.flops = FlopMeter()
         self.patient = True
@@ -258,9 +259,15 @@ class LocalClient:
     def _made_once(
         self, kind: str, description: Mapping[str, Any], make: Callable[[], Made]
     ) -> Entry:
-        """Return a cache entry; raise BusyError if another run is at it and ``patient`` is off."""
-        wait = None if self.patient else 0.0
-        return self._cache.get_or_make(kind, description, make, wait=wait)
+        """Return a cache entry; raise BusyError if another run is at it and ``patient`` is off.
+
+        Remembered here, so that what is asked for twice is made once without a cache, too.
+        """
+        name = (kind, self._cache.key(description))
+        if name not in self._made:
+            wait = None if self.patient else 0.0
+            self._made[name] = self._cache.get_or_make(kind, description, make, wait=wait)
+        return self._made[name]
 
     def _book(self, entry: Entry, *, made_now: bool, flops: int | None) -> None:
         if entry.key in self.cost.cache_ids:

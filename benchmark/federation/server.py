@@ -166,7 +166,9 @@ class ServerContext:
         """
         self._events.progress("server", step, total, **scalars)
         points = self.budget.history_points
-        before = self._last_step if self._last_round == self.round else 0
+        # Steps begin anew with a round, or run on through all of them.
+        same = self._last_round == self.round or step > self._last_step
+        before = self._last_step if same else 0
         self._last_round, self._last_step = self.round, step
         if _due(before, step, total, SCALAR_POINTS if points else 0) or step == total:
             keep = points > 0 and (_due(before, step, total, points) or step == total)

@@ -24,6 +24,7 @@ from benchmark.federation.federation import Federation, FederationOracle
 from benchmark.protocol import ProtocolResult, run_protocol
 from benchmark.registry import PluginError
 from benchmark.specs import BudgetSpec
+from benchmark.store import BusyError
 from benchmark.testing import Bench
 from benchmark.wire import WireError, encode
 
@@ -212,6 +213,51 @@ def test_an_artifact_made_of_a_cached_one_costs_both(federation: Federation) -> 
     assert all(len(ids) == 1 for ids in second.cache_ids.values())
 
 
+def test_work_before_a_busy_moment_is_booked(federation: Federation) -> None:
+    class Interrupted(Toy):
+        met = 0
+
+        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
+            if client.info.index == 0 and not self.met:
+                self.met += 1
+                time.sleep(0.2)
+                raise BusyError("a generator")
+            return Upload()
+
+    seconds = run(Interrupted(), federation).client_seconds
+    assert set(seconds) == {0, 1, 2}
+    assert seconds[0] >= 0.2 > seconds[1]
+
+
+def test_what_is_asked_for_twice_is_made_once_without_a_cache_too(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    class Twice(Toy):
+        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
+            def make() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+                made.append(client.info.index)
+                return {"t": torch.ones(1)}, {}
+
+            for _ in range(2):
+                client.local_model()
+                client.cached("thing", {"version": 1}, make)
+            return Upload()
+
+    class Once(Toy):
+        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
+            client.local_model()
+            return Upload()
+
+    def without_a_cache(method: Toy) -> int | None:
+        bench = Bench("ensemble", {"train_samples": 150, "epochs": 1}, folder=tmp_path)
+        uncached = bench.federation()
+        uncached._cache.disabled = True
+        return run(method, uncached).client_flops
+
+    assert without_a_cache(Twice()) == without_a_cache(Once())
+    assert made == [0, 1, 2]
+
+
 def test_reports_of_clients_are_kept_by_round_and_step(federation: Federation) -> None:
     class Talker(Toy):
         def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
@@ -261,6 +307,17 @@ def test_reports_beyond_any_measure_are_harmless(federation: Federation) -> None
     assert models[-4:] == [250, 500, 750, 1000]
     assert len(server.snapshots) <= 103
     assert all(shot.model is not server.global_model for shot in server.snapshots)
+
+
+def test_steps_that_run_on_over_rounds_are_looked_at_as_often_as_asked(
+    federation: Federation,
+) -> None:
+    server = federation.server("toy", 200, BUDGET)
+    for round_index in range(200):
+        server.round = round_index
+        server.report(round_index + 1, 200, server.global_model)
+    models = [shot.step for shot in server.snapshots if shot.model is not None]
+    assert models == [50, 100, 150, 200]
 
 
 def test_only_references_meet_the_oracle(federation: Federation) -> None:
