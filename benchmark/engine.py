@@ -267,12 +267,24 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+_MEASURED = frozenset({"round", "step", "client", "accuracy", "loss", "teacher_accuracy"})
+"""Columns of a history that are the harness's own."""
+
+
+def _reported(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Return what a method reported, under names that can't be taken for what is measured here."""
+    return {
+        f"reported_{name}" if name in _MEASURED else name: value for name, value in scalars.items()
+    }
+
+
 def _history(result: ProtocolResult, evaluator: Evaluator) -> list[dict[str, Any]]:
     rows = []
     teacher: nn.Module | None = None
     teacher_accuracy: float | None = None
     for snapshot in result.server.snapshots:
-        row: dict[str, Any] = {"round": snapshot.round, "step": snapshot.step, **snapshot.scalars}
+        row: dict[str, Any] = {"round": snapshot.round, "step": snapshot.step}
+        row |= _reported(snapshot.scalars)
         if snapshot.model is not None:
             numbers = _look(evaluator, snapshot.model)
             row["accuracy"] = None if numbers is None else numbers.accuracy
@@ -287,7 +299,7 @@ def _history(result: ProtocolResult, evaluator: Evaluator) -> list[dict[str, Any
         rows.append(row)
     for client, reports in sorted(result.client_reports.items()):
         rows += [
-            {"round": at, "step": step, "client": client, **scalars}
+            {"round": at, "step": step, "client": client, **_reported(scalars)}
             for (at, step), scalars in sorted(reports.items())
         ]
     return rows

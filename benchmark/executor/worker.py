@@ -115,7 +115,11 @@ class _LogSender(logging.Handler):
         self._events = events
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - as logging does: a wrong call ends no run
+            self.handleError(record)
+            return
         if record.exc_info and record.exc_info[0] is not None:
             text += "\n" + "".join(traceback.format_exception(*record.exc_info))
         self._events.send(LOG, logger=record.name, level=record.levelno, text=text[:MAX_TEXT])

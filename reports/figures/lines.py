@@ -281,15 +281,18 @@ def _history(store: ExperimentStore, cell: GridCell) -> list[tuple[float, float,
 
 
 def _curve(rows: Sequence[Mapping[str, float | str]]) -> dict[float, float]:
-    """Return accuracy by step; the steps of one round follow those of the round before."""
+    """Return accuracy by step; steps that begin anew with a round follow the last round's."""
     curve: dict[float, float] = {}
     start, last, current = 0.0, 0.0, None
     for row in rows:
         step, accuracy = row.get("step"), row.get("accuracy")
         if not isinstance(step, float) or not isinstance(accuracy, float):
             continue
+        if row.get("client") not in (None, ""):
+            continue  # a client's own report
         if row.get("round") != current:
-            start, current = start + last, row.get("round")
+            current = row.get("round")
+            start += last if step <= last else 0.0
         last = step
         curve[start + step] = accuracy
     return curve

@@ -252,6 +252,15 @@ def test_losses_of_clients_are_rows_too() -> None:
     ]
 
 
+def test_what_a_method_reports_is_not_taken_for_what_is_measured() -> None:
+    shot = Snapshot(0, 2, {"accuracy": 0.9, "loss": 3.0}, None)
+    rows, _ = history_of(shot, client_reports={0: {(0, 5): {"accuracy": 0.97, "step": 1.0}}})
+    assert rows == [
+        {"round": 0, "step": 2, "reported_accuracy": 0.9, "reported_loss": 3.0},
+        {"round": 0, "step": 5, "client": 0, "reported_accuracy": 0.97, "reported_step": 1.0},
+    ]
+
+
 def test_a_run_planned_with_other_code_is_refused() -> None:
     _, (run,) = planned(methods=["fedavg"])
     other = run.spec.model_copy(update={"code": run.spec.code.model_copy(update={"plugin": "x"})})

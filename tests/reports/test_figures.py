@@ -19,7 +19,7 @@ from reports.comparisons import rank_methods
 from reports.figures import plots
 from reports.figures.classes import Confusion
 from reports.figures.generation import Bar, Sample, Samples, Scores
-from reports.figures.lines import Lines
+from reports.figures.lines import Lines, _curve
 from reports.figures.partitions import Partitions
 from reports.figures.ranks import cliques
 from reports.figures.style import error_bars, look
@@ -183,6 +183,16 @@ def test_history_continues_over_rounds_and_needs_all_seeds(lab: Lab) -> None:
     [(_, [one])] = figure.panels
     assert one.x == (10.0, 20.0)
     assert one.y == (30.000000000000004, 50.0)
+
+
+def test_steps_that_run_on_over_rounds_stay_where_they_are() -> None:
+    def rows(*places: tuple[int, int]) -> list[dict[str, float | str]]:
+        return [{"round": float(at), "step": float(step), "accuracy": 0.5} for at, step in places]
+
+    assert list(_curve(rows((0, 1), (1, 2), (2, 3)))) == [1, 2, 3]
+    assert list(_curve(rows((0, 1), (0, 4), (1, 1), (1, 4), (2, 2)))) == [1, 4, 5, 8, 10]
+    client: dict[str, float | str] = {"round": 0.0, "step": 2.0, "client": 1.0, "accuracy": 0.9}
+    assert list(_curve([*rows((0, 1)), client])) == [1]
 
 
 def test_no_traffic_is_a_line_and_not_a_point_at_zero(lab: Lab) -> None:

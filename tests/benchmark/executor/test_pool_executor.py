@@ -18,7 +18,7 @@ import pytest
 from benchmark.errors import UserError
 from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor, forkserver
 from benchmark.executor.processes import describe_exit
-from benchmark.executor.worker import load_target
+from benchmark.executor.worker import _LogSender, load_target
 from benchmark.store import Status
 
 RUN = "0" * 16
@@ -353,3 +353,18 @@ def test_an_optional_job_is_ended_when_no_other_is_left(tmp_path: Path) -> None:
     (outcome,) = pool.run(jobs())
     assert (outcome.run_id, outcome.status) == (main.run_id, Status.DONE)
     assert gone(int(pids.read_text()))
+
+
+def test_a_wrong_call_of_logging_ends_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    sent: list[str] = []
+
+    class Sender:
+        def send(self, kind: str, **data: Any) -> None:
+            sent.append(data["text"])
+
+    sender: Any = Sender()
+    handler = _LogSender(sender)
+    for text, values in (("%d done", ("x",)), ("%d done", (3,))):
+        handler.handle(logging.LogRecord("plugin", logging.INFO, "", 1, text, values, None))
+    assert sent == ["3 done"]
+    assert "TypeError" in capsys.readouterr().err
