@@ -158,11 +158,17 @@ def _marks(grid: Grid) -> list[str]:
 
 def _cost_rules(done: Sequence[Mapping[str, Any]]) -> list[str]:
     warm = any(int(run.get("warmup_up_bytes") or 0) for run in done)
-    shared = "; the shared warm-up's traffic is part of every method's" if warm else ""
+    shared = apart = ""
+    if warm:
+        shared = "; the shared warm-up's traffic is part of every method's"
+        apart = (
+            "; the shared warm-up's seconds are not in them (`warmup_seconds` in runs.csv), its "
+            "operations are not counted"
+        )
     return [
         "The common first initialisation is a seed and costs nothing. Bytes are what crossed the "
         f"wire, mean over clients{shared}. Client seconds are summed over clients, cached "
-        "training at its first price.",
+        f"training at its first price{apart}.",
     ]
 
 

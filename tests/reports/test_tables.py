@@ -138,7 +138,9 @@ def test_costs_per_client_with_warm_up_booked(lab: Lab, page: Page) -> None:
     assert frame["up_per_client_mean"][0] == 2_000_000
     assert frame["warmup_up_bytes_mean"][0] == 1_000_000
     assert frame["up_least_mean"][0] == 750_000
-    assert "warm-up's traffic is part of every method's" in page(lab.folder, "communication.md")
+    text = page(lab.folder, "communication.md")
+    assert "warm-up's traffic is part of every method's" in text
+    assert "warm-up's seconds are not in them" in text
 
 
 def test_operations_are_shown_where_they_were_counted_as_they_are_now(lab: Lab, page: Page) -> None:
