@@ -18,6 +18,10 @@ Value = tuple[float, float | None]
 """Percent of the student and of its teacher."""
 
 
+_SIGNS_ACROSS = 24
+"""Of the columns' names in one line."""
+
+
 @dataclass(frozen=True)
 class PartsMap:
     """A heat map: teachers by sources of images, accuracy in percent, mean over seeds.
@@ -51,12 +55,16 @@ class PartsMap:
         data = np.array(
             [[np.nan if value is None else value[0] for value in row] for row in self.values]
         )
-        height = 0.34 * max(3, len(self.teachers)) + 0.95
+        # Names of columns stand aslant where they would run into each other.
+        aslant = max(map(len, self.images)) * len(self.images) > _SIGNS_ACROSS
+        height = 0.34 * max(3, len(self.teachers)) + (1.2 if aslant else 0.95)
         figure = Figure(figsize=(COLUMN, height), layout="constrained")
         axis = figure.subplots()
         image = axis.imshow(data, cmap="cividis", vmin=0, vmax=100, aspect="auto")
         axis.set_yticks(range(len(self.teachers)), list(self.teachers))
-        axis.set_xticks(range(len(self.images)), list(self.images))
+        axis.set_xticks(range(len(self.images)), list(self.images), rotation=30 if aslant else 0)
+        for text in axis.get_xticklabels() if aslant else ():
+            text.set(ha="right", rotation_mode="anchor")
         axis.set_ylabel("teacher")
         axis.set_xlabel("images")
         axis.set_title(self.heading)

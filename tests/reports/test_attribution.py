@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from report_lab import Lab
 
 from benchmark.store import Status
@@ -12,6 +14,7 @@ from reports.api import write_report
 from reports.attribution import attributions
 from reports.figures import plots
 from reports.figures.attribution import PartsMap
+from reports.figures.style import paper
 from reports.figures.traffic import Traffic
 from reports.grid import build_grid
 from reports.load import load
@@ -76,6 +79,21 @@ def test_the_map_shows_what_is_complete(crossed: Path) -> None:
         assert value == pytest.approx((student, student + 10))
     texts = [text.get_text() for text in plot.draw().axes[0].texts]
     assert texts == ["31.0\n(of 41.0)", "51.0\n(of 61.0)", "71.0\n(of 81.0)"]
+
+
+@pytest.mark.parametrize(
+    "images", [("real", "generators"), ("co_boosting", "dense", "generators", "real")]
+)
+def test_names_of_columns_do_not_run_into_each_other(images: tuple[str, ...]) -> None:
+    line = ((30.0, 40.0),) * len(images)
+    with paper():
+        figure = PartsMap("attribution", "", ("mean", "share"), images, (line, line)).draw()
+        FigureCanvasAgg(figure).draw()
+    labels = figure.axes[0].get_xticklabels()
+    assert {text.get_rotation() for text in labels} == {30.0 if len(images) > 2 else 0.0}
+    across = [text.get_window_extent() for text in labels]
+    upright = labels[0].get_rotation() == 0
+    assert not upright or all(a.x1 < b.x0 for a, b in pairwise(across))
 
 
 @pytest.mark.usefixtures("crossed")
