@@ -264,7 +264,9 @@ def execute(
         listener.note(f"method '{plugin.name}' is not installed: {plugin.reason}")
     for run in runs:
         if options.forced(run) and run.skip is None:
-            session.store.supersede(run.spec.run_id)
+            outdated = run.spec.run_id in options.outdated
+            reason = "made from other data" if outdated else "superseded by --force"
+            session.store.supersede(run.spec.run_id, reason)
     by_id = {run.spec.run_id: run for run in runs}
 
     def on_event(event: Event) -> None:

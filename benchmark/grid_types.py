@@ -36,6 +36,8 @@ class Options:
         Whether idle workers train clients of the runs at work; all must see one cache.
     force : frozenset of str
         Methods (or labels) whose finished runs are run again; ``all`` means every one.
+    outdated : frozenset of str
+        Ids of runs whose records were made from other data than lies in their place now.
     """
 
     results: Path
@@ -48,6 +50,7 @@ class Options:
     retries: int = 1
     share_clients: bool = True
     force: frozenset[str] = frozenset()
+    outdated: frozenset[str] = frozenset()
 
     @property
     def cache_folder(self) -> Path:
@@ -56,7 +59,8 @@ class Options:
 
     def forced(self, run: PlannedRun) -> bool:
         """Return whether a run is to be run again."""
-        return bool(self.force & {"all", run.info.name, run.label})
+        named = self.force & {"all", run.info.name, run.label}
+        return bool(named) or run.spec.run_id in self.outdated
 
 
 class Listener(Protocol):

@@ -126,6 +126,51 @@ def check_force(names: Iterable[str], runs: Sequence[PlannedRun]) -> frozenset[s
     return chosen
 
 
+def outdated(runs: Iterable[PlannedRun], options: Options, experiment: str) -> frozenset[str]:
+    """Return the ids of runs whose record was made from other data than lies there now.
+
+    A run's id names its data, and a user's own may change under their name; the catalogue's are
+    held by their checksums.
+
+    Parameters
+    ----------
+    runs : iterable of PlannedRun
+        The grid's.
+    options : Options
+        Where data, cache and records are.
+    experiment : str
+        Its name.
+
+    Raises
+    ------
+    datasets.DataError
+        If data can't be read.
+    """
+    from benchmark.store import Elsewhere, Store
+
+    store, elsewhere = Store(options.results), Elsewhere(Store(options.results), experiment)
+    folder = options.cache_folder / "data" if options.cache else None
+    fingerprints: dict[tuple[str, int], str] = {}
+    found = set()
+    for run in runs:
+        place = run.spec.scenario.dataset, run.spec.scenario.image_size
+        if ":" not in place[0]:
+            continue
+        name, run_id = experiment, run.spec.run_id
+        record = store.experiment(name).find(run_id)
+        if record is None and (name := elsewhere.holder(run_id) or ""):
+            record = store.experiment(name).find(run_id)
+        if record is None or not (known := record.metrics.get("dataset_fingerprint")):
+            continue
+        if place not in fingerprints:
+            fingerprints[place] = load(
+                place[0], data_root=options.data_root, image_size=place[1], cache_dir=folder
+            ).fingerprint
+        if fingerprints[place] != known:
+            found.add(run_id)
+    return frozenset(found)
+
+
 def load_data(runs: Iterable[PlannedRun], options: Options, progress: Progress) -> None:
     """Open the data of runs before the first one begins, downloading what is missing.
 

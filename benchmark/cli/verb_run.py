@@ -21,6 +21,7 @@ from benchmark.cli.checks import (
     check_force,
     check_threads,
     load_data,
+    outdated,
 )
 from benchmark.cli.flags import add_grid_flags, experiment_of
 from benchmark.cli.naming import run_titles
@@ -157,6 +158,10 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     compute = compute_of(experiment, elsewhere=values.engine == "ray" and not values.dry_run)
     runs, broken = plan(experiment, registry, compute)
     options = _options(values, runs, compute)
+    changed = outdated(runs, options, experiment.experiment)
+    if changed:
+        options = replace(options, outdated=changed)
+        output.say(talk, f"data changed since {len(changed)} runs were recorded: to be run again")
     if values.dry_run:
         return _dry_run(experiment, runs, broken, options)
     from benchmark.grid import preview

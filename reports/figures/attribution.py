@@ -63,8 +63,8 @@ class PartsMap:
         image = axis.imshow(data, cmap="cividis", vmin=0, vmax=100, aspect="auto")
         axis.set_yticks(range(len(self.teachers)), list(self.teachers))
         axis.set_xticks(range(len(self.images)), list(self.images), rotation=30 if aslant else 0)
-        for text in axis.get_xticklabels() if aslant else ():
-            text.set(ha="right", rotation_mode="anchor")
+        for name in axis.get_xticklabels() if aslant else ():
+            name.set(ha="right", rotation_mode="anchor")
         axis.set_ylabel("teacher")
         axis.set_xlabel("images")
         axis.set_title(self.heading)

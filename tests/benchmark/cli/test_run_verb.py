@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmark.grid import GridResult
@@ -118,6 +120,36 @@ def test_runs_once_then_has_nothing_to_do(shell, cli, tmp_path: Path) -> None:
     quiet = cli(*FAST, "--results", "out", "--quiet")
     assert quiet.err == ""
     assert quiet.out == second.out
+
+
+def test_a_record_of_data_that_changed_meanwhile_is_made_again(cli, tmp_path: Path) -> None:
+    def write(seed: int) -> None:
+        chance = np.random.default_rng(seed)
+        arrays = {}
+        for part, count in (("train", 120), ("test", 40)):
+            arrays[f"x_{part}"] = chance.integers(0, 256, (count, 32, 32), dtype=np.uint8)
+            arrays[f"y_{part}"] = np.arange(count) % 4
+        np.savez(tmp_path / "mine.npz", **arrays)
+
+    def run(*more: str) -> tuple[int, str]:
+        own = ("--datasets", f"npz:{tmp_path / 'mine.npz'}", "--clients", "2", "--results", "out")
+        answer = cli(*FAST[:4], "--train-samples", "100", "--epochs", "1", *own, *more)
+        return answer.status, answer.err
+
+    write(0)
+    assert run()[0] == 0
+    assert "nothing to do: all 1 runs are done" in run()[1]
+    write(1)
+    _, said = run("--dry-run")
+    assert "data changed since 1 runs were recorded" in said
+    status, said = run()
+    assert status == 0
+    assert "1 runs done" in said
+    (old,) = (tmp_path / "out" / "main" / "attempts").iterdir()
+    assert "made from other data" in (old / "moved.json").read_text()
+    records = [*(tmp_path / "out" / "main").glob("*/record.json"), old / "record.json"]
+    prints = {json.loads(path.read_text())["metrics"]["dataset_fingerprint"] for path in records}
+    assert len(prints) == len(records) == 2
 
 
 def test_dry_run_runs_nothing(cli, tmp_path: Path) -> None:
