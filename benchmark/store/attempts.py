@@ -39,7 +39,6 @@ from benchmark.store.status import Status
 HISTORY_NAME = "history.csv"
 STARTED_NAME = "started.json"
 MOVED_NAME = "moved.json"
-_RUNNING = "running now"
 RUN_ID = re.compile(r"[0-9a-f]{8,64}")
 _FOLDER = re.compile(r"(?P<run_id>[0-9a-f]{8,64})-(?P<number>\d+)")
 
@@ -166,11 +165,6 @@ class AttemptInfo:
     reason: str
     record: Record | None = None
 
-    @property
-    def running(self) -> bool:
-        """Whether a process works on it, as far as can be told; on another machine it counts."""
-        return self.reason == _RUNNING
-
 
 def split_name(name: str) -> tuple[str, int]:
     """Return run id and number of an attempt's folder name.
@@ -281,7 +275,7 @@ def inspect(path: Path) -> AttemptInfo:
     if record is not None and not record.status.is_final:
         return AttemptInfo(run_id, number, path, record.status, record.reason or "", record)
     if record is None and _worked_on(path):
-        return AttemptInfo(run_id, number, path, Status.NOT_RUN, _RUNNING)
+        return AttemptInfo(run_id, number, path, Status.NOT_RUN, "running now")
     if record is not None and not (path / STARTED_NAME).exists():
         return AttemptInfo(run_id, number, path, Status.NOT_RUN, "set aside", record)
     reason = "ended without a record (killed?)"

@@ -110,23 +110,30 @@ class ExperimentStore:
         for _, _, path in attempts_of(self.attempts):
             sweep(path)
 
-    def idle_attempts(self) -> list[Path]:
-        """Return the folders of attempts that nobody works on."""
-        return [path for _, _, path in attempts_of(self.attempts) if not inspect(path).running]
-
     def running(self) -> list[str]:
-        """Return the ids of the runs that some command works on, here or on another machine."""
-        found = (inspect(path) for _, _, path in attempts_of(self.attempts))
-        return sorted({attempt.run_id for attempt in found if attempt.running})
+        """Return the ids of the attempted runs that some command works on: it holds their locks."""
+        ids = {run_id for run_id, _, _ in attempts_of(self.attempts)}
+        return sorted(run_id for run_id in ids if self._held(run_id))
+
+    def idle_attempts(self) -> list[Path]:
+        """Return the folders of attempts at runs that nobody works on."""
+        busy = self.running()
+        return [path for run_id, _, path in attempts_of(self.attempts) if run_id not in busy]
 
     def remove_attempts(self) -> None:
-        """Remove the attempts that nobody works on; those at work and all records stay."""
+        """Remove the attempts at runs that nobody works on; all records stay."""
         for run_id, _, path in attempts_of(self.attempts):
             with suppress(BusyError), self.lock(run_id, 0.0):
-                if not inspect(path).running:
-                    remove(path)
+                remove(path)
         with suppress(OSError):  # not empty: somebody is at work
             self.attempts.rmdir()
+
+    def _held(self, run_id: str) -> bool:
+        try:
+            with self.lock(run_id, 0.0):
+                return False
+        except BusyError:
+            return True
 
     def lock(self, run_id: str, wait: float | None = None) -> AbstractContextManager[None]:
         """Return the context in which no other command works on a run.

@@ -130,13 +130,16 @@ def test_clean_attempts_of_an_experiment_keeps_its_records(cli, filled: Path) ->
 def test_clean_leaves_an_experiment_that_is_worked_on(cli, filled: Path) -> None:
     from benchmark.store import Store
 
-    attempt = Store(filled).experiment("other").begin("f" * 16)
-    answer = cli("clean", "--experiment", "other", "--yes")
-    assert answer.status == 2
-    assert "experiment 'other' is being worked on" in answer.err
-    assert cli("clean", "--attempts", "--yes").status == 0
-    assert list((filled / "other" / "attempts").iterdir()) == [attempt.path]
+    command, run_id = Store(filled).experiment("other"), "f" * 16
+    with command.lock(run_id):
+        attempt = command.begin(run_id)
+        answer = cli("clean", "--experiment", "other", "--yes")
+        assert answer.status == 2
+        assert "experiment 'other' is being worked on" in answer.err
+        assert cli("clean", "--attempts", "--yes").status == 0
+        assert list((filled / "other" / "attempts").iterdir()) == [attempt.path]
     assert not (filled / "main" / "attempts").exists()
+    assert cli("clean", "--experiment", "other", "--yes").status == 0
 
 
 @pytest.mark.parametrize(("said", "kept"), [("n", True), ("", True), ("y", False)])

@@ -18,7 +18,7 @@ from benchmark.store import (
     StoreError,
     read_record,
 )
-from benchmark.store.files import host_name, write_json
+from benchmark.store.files import write_json
 
 
 def test_a_published_run_is_found_with_raw_values(store: ExperimentStore) -> None:
@@ -51,13 +51,17 @@ def test_nothing_of_an_attempt_is_seen_before_it_is_published(store: ExperimentS
 
 def test_attempts_at_work_are_not_removed(store: ExperimentStore) -> None:
     dead = store.begin(OTHER)
-    write_json(dead.path / "started.json", {"host": host_name(), "pid": 0, "created": 0.0})
-    attempt = store.begin(RUN)
-    assert store.running() == [RUN]
-    assert store.idle_attempts() == [dead.path]
-    store.remove_attempts()
-    assert list(store.attempts.iterdir()) == [attempt.path]
-    assert attempt.publish(record()).is_dir()
+    # Results that were copied from another machine, where a command was killed.
+    write_json(dead.path / "started.json", {"host": "elsewhere", "pid": 1, "created": 0.0})
+    command = ExperimentStore(store.folder)
+    with command.lock(RUN):
+        attempt = command.begin(RUN)
+        assert store.running() == [RUN]
+        assert store.idle_attempts() == [dead.path]
+        store.remove_attempts()
+        assert list(store.attempts.iterdir()) == [attempt.path]
+        assert attempt.publish(record()).is_dir()
+    assert store.running() == []
     store.remove_attempts()
     assert not store.attempts.exists()
 
