@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -99,6 +100,8 @@ def run_protocol(
     server = federation.server(method.stream, method.rounds, budget)
     # Made anew only once: a client keeps its data on the device over all rounds.
     clients = [federation.client(info.index) for info in federation.infos]
+    # What a client keeps in `self` stays with it: neither server nor other clients can read it.
+    on_device = {client.info.index: copy.deepcopy(method) for client in clients}
     for client in clients:
         client.budget = budget
     traffic = Traffic(federation.spool())
@@ -106,7 +109,7 @@ def run_protocol(
     flops = FlopMeter()
     for round_index in range(method.rounds):
         server.round = round_index
-        uploads = _uploads(method, clients, server, result, round_index)
+        uploads = _uploads(method, on_device, clients, server, result)
         began = time.perf_counter()
         with flops.section():
             if isinstance(method, Reference):
@@ -145,10 +148,10 @@ def update_client(
 
 def _uploads(
     method: Method[Any],
+    on_device: Mapping[int, Method[Any]],
     clients: Sequence[LocalClient],
     server: ServerContext,
     result: ProtocolResult,
-    round_index: int,
 ) -> dict[int, Upload]:
     """Return all clients' uploads of a round, by index.
 
@@ -162,18 +165,18 @@ def _uploads(
     while waiting:
         client, arrived = waiting.popleft()
         if arrived is None:
-            arrived = _broadcast(method, client, server, result, round_index)
+            arrived = _broadcast(method, client, server, result, server.round)
         # Only when nobody is left who could do something else.
         client.patient = left_alone > len(waiting)
         try:
-            made = _update(method, client, arrived, result)
+            made = _update(on_device[client.info.index], client, arrived, result)
         except BusyError:
             waiting.append((client, arrived))
             left_alone += 1
         else:
             left_alone = 0
             index = client.info.index
-            uploads[index] = result.traffic.up(round_index, index, made)
+            uploads[index] = result.traffic.up(server.round, index, made)
     for client in clients:
         client.patient = True
     return dict(sorted(uploads.items()))

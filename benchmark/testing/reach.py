@@ -56,9 +56,14 @@ def _neighbours(value: object) -> Iterable[object]:
 
 
 def shares_rows(found: Tensor, secret: Tensor) -> bool:
-    """Return whether a tensor holds any image of ``secret`` (uint8 [n, C, H, W])."""
+    """Return whether a tensor holds any image of ``secret`` (uint8 [n, C, H, W]).
+
+    Floats count as images too, in the unit range.
+    """
     if found.dim() != secret.dim() or found.shape[1:] != secret.shape[1:] or not len(found):
         return False
+    if found.is_floating_point() and found.min() >= 0 and found.max() <= 1:
+        found = (255 * found.float()).round().to(torch.uint8)
     if found.dtype != secret.dtype:
         return False
     mine = {row.numpy().tobytes() for row in secret.cpu().contiguous()}

@@ -106,6 +106,24 @@ def test_what_arrives_is_a_copy(federation: Federation) -> None:
     assert all(torch.equal(tensor, torch.zeros(2)) for tensor in kept)
 
 
+def test_what_a_client_keeps_in_self_stays_with_it(federation: Federation) -> None:
+    class Keeping(Toy):
+        turns = 2
+
+        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
+            before = getattr(self, "kept", None)
+            self.kept = client.info.index
+            return Upload(values={"before": before})
+
+        def server_update(self, uploads: Any, server: Any) -> GlobalModel:
+            assert not hasattr(self, "kept")
+            return super().server_update(uploads, server)
+
+    first, second = run(Keeping(), federation).server.state["seen"]
+    assert [values["before"] for _, values in first.values()] == [None, None, None]
+    assert [values["before"] for _, values in second.values()] == [0, 1, 2]
+
+
 class Rounds(Toy):
     """Three rounds; each client is sent the round's number and the model of the last one."""
 

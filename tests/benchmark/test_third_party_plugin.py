@@ -78,6 +78,7 @@ def test_it_keeps_the_contract(site: Path) -> None:
 HOARDER = plugin_lab.SOURCE.replace(
     '        if mode == "raise"', '        self.hoard = [client.images]\n        if mode == "raise"'
 )
+SCALED_HOARDER = HOARDER.replace("[client.images]", "[client.images.float() / 255]")
 GAMBLER = plugin_lab.SOURCE.replace(
     "        return GlobalModel(model)",
     "        model.head.bias.data += torch.rand(10) * 1e-3\n        return GlobalModel(model)",
@@ -96,6 +97,7 @@ SMUGGLER = plugin_lab.SOURCE.replace(
     ("source", "check", "says"),
     [
         (HOARDER, sees_only_what_it_may, "the method keeps client data in self"),
+        (SCALED_HOARDER, sees_only_what_it_may, "the method keeps client data in self"),
         (SMUGGLER, sees_only_what_it_may, "the server reaches client data"),
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
         (GAMBLER, leaves_global_chance_alone, "uses the global RNG of torch"),
