@@ -13,6 +13,11 @@ from datasets.catalog import DatasetSpec
 from datasets.errors import DataError, closest
 
 
+def is_own(name: str) -> bool:
+    """Return whether a dataset is a user's own, named by its path: no checksum holds it."""
+    return ":" in name
+
+
 def own_spec(kind: str, path: str) -> DatasetSpec:
     """Return the table entry for data of a user's own.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from benchmark.errors import UserError, suggestion
 from benchmark.models.registry import check_model
 from datasets.catalog import spec_of
 from datasets.loading import load
+from datasets.own_data import is_own
 from datasets.progress import Progress
 
 if TYPE_CHECKING:
@@ -148,25 +150,23 @@ def outdated(runs: Iterable[PlannedRun], options: Options, experiment: str) -> f
     """
     from benchmark.store import Elsewhere, Store
 
-    store, elsewhere = Store(options.results), Elsewhere(Store(options.results), experiment)
+    own = [run for run in runs if is_own(run.spec.scenario.dataset)]
+    store = Store(options.results)
+    here, elsewhere = store.experiment(experiment), Elsewhere(store, experiment)
     folder = options.cache_folder / "data" if options.cache else None
-    fingerprints: dict[tuple[str, int], str] = {}
+
+    @cache
+    def fingerprint(name: str, size: int) -> str:
+        return load(
+            name, data_root=options.data_root, image_size=size, cache_dir=folder
+        ).fingerprint
+
     found = set()
-    for run in runs:
-        place = run.spec.scenario.dataset, run.spec.scenario.image_size
-        if ":" not in place[0]:
-            continue
-        name, run_id = experiment, run.spec.run_id
-        record = store.experiment(name).find(run_id)
-        if record is None and (name := elsewhere.holder(run_id) or ""):
-            record = store.experiment(name).find(run_id)
-        if record is None or not (known := record.metrics.get("dataset_fingerprint")):
-            continue
-        if place not in fingerprints:
-            fingerprints[place] = load(
-                place[0], data_root=options.data_root, image_size=place[1], cache_dir=folder
-            ).fingerprint
-        if fingerprints[place] != known:
+    for run in own:
+        run_id, scenario = run.spec.run_id, run.spec.scenario
+        record = here.find(run_id) or elsewhere.find(run_id)
+        known = None if record is None else record.metrics.get("dataset_fingerprint")
+        if known is not None and known != fingerprint(scenario.dataset, scenario.image_size):
             found.add(run_id)
     return frozenset(found)
 

@@ -158,10 +158,9 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     compute = compute_of(experiment, elsewhere=values.engine == "ray" and not values.dry_run)
     runs, broken = plan(experiment, registry, compute)
     options = _options(values, runs, compute)
-    changed = outdated(runs, options, experiment.experiment)
-    if changed:
-        options = replace(options, outdated=changed)
-        output.say(talk, f"data changed since {len(changed)} runs were recorded: to be run again")
+    options = replace(options, outdated=outdated(runs, options, experiment.experiment))
+    if count := len(options.outdated):
+        output.say(talk, f"data changed since {count} runs were recorded: to be run again")
     if values.dry_run:
         return _dry_run(experiment, runs, broken, options)
     from benchmark.grid import preview

@@ -50,9 +50,9 @@ class InceptionExtractor:
 
     def __init__(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         with _weights(state):
-            published = _published()
-            self._head: nn.Linear = published.fid_inception_v3().fc.to(device)
-            self._body: nn.Module = published.InceptionV3([3]).to(device).eval()
+            library = _pytorch_fid()
+            self._head: nn.Linear = library.fid_inception_v3().fc.to(device)
+            self._body: nn.Module = library.InceptionV3([3]).to(device).eval()
         self._device = device
         self.key = _digest(state)
 
@@ -72,7 +72,7 @@ class InceptionExtractor:
         return Features(torch.cat(vectors), torch.cat(logits))
 
 
-def _published() -> ModuleType:
+def _pytorch_fid() -> ModuleType:
     """Return pytorch-fid's module, imported when it is first needed.
 
     It brings torchvision and torch's compiler, which few commands need.
@@ -131,7 +131,7 @@ def find_weights(given: Path | None) -> Path:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
     if cached.is_file():
         return cached
-    url: str = _published().FID_WEIGHTS_URL
+    url: str = _pytorch_fid().FID_WEIGHTS_URL
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(cached), hash_prefix=_HASH, progress=False)
@@ -150,5 +150,5 @@ def _weights(state: Mapping[str, Tensor]) -> Iterator[None]:
     def given(*_: Any, **__: Any) -> Mapping[str, Tensor]:
         return state
 
-    with patch.object(_published(), "load_state_dict_from_url", given):
+    with patch.object(_pytorch_fid(), "load_state_dict_from_url", given):
         yield

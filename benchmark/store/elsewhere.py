@@ -41,6 +41,11 @@ class Elsewhere:
                 return name
         return None
 
+    def find(self, run_id: str) -> Record | None:
+        """Return the record that another experiment holds of a run, done; else ``None``."""
+        source = self.holder(run_id)
+        return None if source is None else self._others[source].find(run_id)
+
     def take_over(
         self, run_id: str, source: str, target: ExperimentStore, label: str
     ) -> Record | None:
