@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports.attribution import attributions
-from reports.figures.style import COLUMN, titled
+from reports.figures.style import COLUMN, name_columns, titled
 from reports.grid import Grid, GridCell
 from reports.scores import TEACHER_ACCURACY
 
@@ -55,16 +55,13 @@ class PartsMap:
         data = np.array(
             [[np.nan if value is None else value[0] for value in row] for row in self.values]
         )
-        # Names of columns stand aslant where they would run into each other.
         aslant = max(map(len, self.images)) * len(self.images) > _SIGNS_ACROSS
         height = 0.34 * max(3, len(self.teachers)) + (1.2 if aslant else 0.95)
         figure = Figure(figsize=(COLUMN, height), layout="constrained")
         axis = figure.subplots()
         image = axis.imshow(data, cmap="cividis", vmin=0, vmax=100, aspect="auto")
         axis.set_yticks(range(len(self.teachers)), list(self.teachers))
-        axis.set_xticks(range(len(self.images)), list(self.images), rotation=30 if aslant else 0)
-        for name in axis.get_xticklabels() if aslant else ():
-            name.set(ha="right", rotation_mode="anchor")
+        name_columns(axis, self.images, aslant=aslant)
         axis.set_ylabel("teacher")
         axis.set_xlabel("images")
         axis.set_title(self.heading)

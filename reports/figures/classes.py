@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from reports.figures.style import PAGE, panels, titled
+from reports.figures.style import PAGE, name_columns, panels, titled
 from reports.grid import Grid, GridCell
 from reports.load import DONE
 
@@ -73,10 +73,7 @@ class PerClass:
         axis.grid(visible=False)
         if data.shape[1] <= _MOST_NUMBERS:
             names = self.class_names or tuple(map(str, range(data.shape[1])))
-            long = max(map(len, names)) > 6
-            axis.set_xticks(range(data.shape[1]), names, rotation=30 if long else 0)
-            for text in axis.get_xticklabels() if long else ():
-                text.set(ha="right", rotation_mode="anchor")
+            name_columns(axis, names, aslant=max(map(len, names)) > 6)
             for (row, column), value in np.ndenumerate(data):
                 if not np.isnan(value):
                     colour = "black" if value > 60 else "white"

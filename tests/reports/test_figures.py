@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from PIL import Image
 from report_lab import Lab, judged
@@ -22,7 +23,7 @@ from reports.figures.generation import Bar, Sample, Samples, Scores
 from reports.figures.lines import Lines, _curve
 from reports.figures.partitions import Partitions
 from reports.figures.ranks import cliques
-from reports.figures.style import error_bars, look
+from reports.figures.style import error_bars, look, rendered
 from reports.figures.traffic import Point, Traffic, pareto
 from reports.figures.warm_up import WarmUp
 from reports.grid import build_grid
@@ -99,6 +100,21 @@ def test_only_figures_whose_data_changed_are_drawn_again(lab: Lab) -> None:
     changed = {name for name, time in before.items() if after[name] != time}
     assert {"accuracy_by_alpha.pdf", "confusion_1.pdf", "confusion_1.png"} <= changed
     assert not {"per_class_1.png", "per_class_1.pdf", "accuracy_by_server_step.png"} & changed
+
+
+@pytest.mark.parametrize(("colour", "mode"), [("0.4", "L"), ("tab:blue", "RGBA")])
+def test_a_picture_without_colours_has_one_channel(colour: str, mode: str) -> None:
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().plot([0, 1], color=colour)
+    plain = io.BytesIO()
+    figure.savefig(plain, format="png")
+    with (
+        Image.open(io.BytesIO(rendered(figure)["png"])) as image,
+        Image.open(plain) as expected,
+    ):
+        assert image.mode == mode
+        assert image.convert("RGBA").tobytes() == expected.convert("RGBA").tobytes()
+        assert image.info["dpi"] == pytest.approx(expected.info["dpi"])
 
 
 def test_equal_data_give_equal_bytes(lab: Lab) -> None:
