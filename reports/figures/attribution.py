@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports.attribution import attributions
+from reports.attribution import Attribution, attributions
 from reports.figures.style import COLUMN, name_columns, titled
-from reports.grid import Grid, GridCell
+from reports.grid import Grid, GridCell, RowKey
 from reports.scores import TEACHER_ACCURACY
 
 if TYPE_CHECKING:
@@ -85,15 +85,31 @@ def parts_maps(grid: Grid) -> Iterator[PartsMap]:
     found = attributions(grid)
     pairs = [(one, scenario) for one in found for scenario in grid.scenarios]
     for number, (one, scenario) in enumerate(pairs, start=1):
-        values = tuple(
-            tuple(_value(one.cell(grid, teacher, source, scenario)) for source in one.images)
-            for teacher in one.teachers
-        )
+        values = _values(grid, one, scenario)
         if _crossed(values):
             said = [one.name] if len(found) > 1 else []
             heading = ", ".join([*said, *grid.axes.header(scenario)])
             ending = f"_{number}" if len(pairs) > 1 else ""
             yield PartsMap(f"attribution{ending}", heading, one.teachers, one.images, values)
+
+
+def mapped_rows(grid: Grid, scenario: tuple[str, ...]) -> set[RowKey]:
+    """Return the rows that a map of this scenario shows."""
+    return {
+        row
+        for one in attributions(grid)
+        if _crossed(_values(grid, one, scenario))
+        for row in one.rows.values()
+    }
+
+
+def _values(
+    grid: Grid, one: Attribution, scenario: tuple[str, ...]
+) -> tuple[tuple[Value | None, ...], ...]:
+    return tuple(
+        tuple(_value(one.cell(grid, teacher, source, scenario)) for source in one.images)
+        for teacher in one.teachers
+    )
 
 
 def _crossed(values: tuple[tuple[Value | None, ...], ...]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from reports.attribution import attributions
+from reports.figures.attribution import mapped_rows
 from reports.figures.lines import places
 from reports.figures.style import legend_below, look, pages, panels, titled
 from reports.grid import Grid
@@ -205,13 +205,13 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 def points(grid: Grid, scenario: tuple[str, ...]) -> Iterator[Point]:
     """Yield the points of a scenario's methods that have both numbers, in row order.
 
-    Teachers crossed with images stand in their own figure: here dozens would share two prices.
+    Rows that a map of teachers by images shows are left to it: here dozens would share two prices.
     """
     labels = grid.figure_labels()
-    crossed = {row for one in attributions(grid) for row in one.rows.values()}
+    mapped = mapped_rows(grid, scenario)
     for row, place in places(grid).items():
         cell = grid.cells.get((row, scenario))
-        if cell is None or row in crossed:
+        if cell is None or row in mapped:
             continue
         score, up, down = map(cell.summary, ("accuracy", "up_per_client", "down_per_client"))
         if score and up and down:

@@ -118,14 +118,20 @@ def test_each_student_has_its_own_rows_and_map(lab: Lab) -> None:
     assert headings["attribution_2"] == "Accuracy by teacher and images: joined, student: mosaic"
 
 
-def test_a_map_of_one_line_is_not_drawn(lab: Lab) -> None:
+def test_a_map_of_one_line_is_not_drawn_and_leaves_its_rows_to_the_figure_of_bytes(
+    lab: Lab,
+) -> None:
     for images in ("made", "real"):
         add(lab, ("mean", images, "dense"), 0.5)
         add(lab, ("share", images, "dense"), 0.5)
         add(lab, ("share", images, "dense"), 0.5, 1, Status.FAILED)
     results = load(lab.plan())
-    names = {plot.name for plot in plots(results, build_grid(results), "")}
-    assert "attribution" not in names
+    drawn = {plot.name: plot for plot in plots(results, build_grid(results), "")}
+    assert "attribution" not in drawn
+    traffic = drawn["accuracy_by_bytes"]
+    assert isinstance(traffic, Traffic)
+    labels = {point.label for _, points in traffic.panels for point in points}
+    assert labels == {"mean, made, dense", "mean, real, dense"}
 
 
 def test_one_teacher_alone_is_no_attribution(lab: Lab) -> None:
