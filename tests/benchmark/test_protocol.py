@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from protocol_lab import BUDGET, Local, Toy, run
 from torch import nn
 
 from benchmark.contract import (
     Broadcast,
     GlobalModel,
-    Method,
     MethodConfig,
     Reference,
     Upload,
 )
 from benchmark.events import Events
 from benchmark.federation.federation import Federation, FederationOracle
-from benchmark.protocol import ProtocolResult, run_protocol
+from benchmark.protocol import run_protocol
 from benchmark.registry import PluginError
 from benchmark.specs import BudgetSpec
-from benchmark.store import BusyError
 from benchmark.testing import Bench
 from benchmark.wire import WireError, encode
-
-BUDGET = BudgetSpec(history_points=4)
 
 
 @pytest.fixture(scope="module")
@@ -36,36 +32,6 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     folder = tmp_path_factory.mktemp("protocol")
     settings = {"train_samples": 150, "epochs": 1}
     return Bench("ensemble", settings, folder=folder).federation()
-
-
-class Toy(Method[MethodConfig]):
-    """Uploads a vector and its index; the server keeps what it saw."""
-
-    name = "toy"
-    summary = "for tests"
-    turns = 1
-
-    def __init__(self) -> None:
-        super().__init__(MethodConfig())
-
-    @property
-    def rounds(self) -> int:
-        return self.turns
-
-    def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
-        vector = torch.arange(5, dtype=torch.float32) + client.info.index
-        return Upload({"vector": {"v": vector}}, {"round": client.round})
-
-    def server_update(self, uploads: Any, server: Any) -> GlobalModel:
-        server.state.setdefault("seen", []).append(
-            {index: (upload.parts, upload.values) for index, upload in uploads.items()}
-        )
-        return GlobalModel(server.initial_model())
-
-
-def run(method: Method[Any], federation: Federation) -> ProtocolResult:
-    oracle = FederationOracle(federation, Events())
-    return run_protocol(method, federation, BUDGET, lambda: oracle)
 
 
 def test_uploads_arrive_keyed_by_client_and_are_counted(federation: Federation) -> None:
@@ -161,119 +127,6 @@ def test_rounds_broadcasts_state_and_the_previous_model(federation: Federation) 
     assert {key[0] for key in result.traffic.uploads} == {0, 1, 2}
     assert [(s.round, s.step) for s in result.server.snapshots] == [(0, 1), (1, 2), (2, 3)]
     assert result.traffic.broadcasts[2, 1]["model"] == 2 * 4
-
-
-def test_seconds_go_to_whom_they_belong(federation: Federation) -> None:
-    class Slow(Toy):
-        def broadcast(self, client: Any, server: Any) -> Broadcast:
-            time.sleep(0.02)
-            return Broadcast()
-
-        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
-            time.sleep(0.05 * (client.info.index + 1))
-            return super().client_update(client, broadcast)
-
-        def server_update(self, uploads: Any, server: Any) -> GlobalModel:
-            time.sleep(0.1)
-            return super().server_update(uploads, server)
-
-    began = time.perf_counter()
-    result = run(Slow(), federation)
-    wall = time.perf_counter() - began
-    for index in range(3):
-        assert result.client_seconds[index] >= 0.05 * (index + 1)
-    assert result.server_seconds >= 0.1 + 3 * 0.02
-    assert sum(result.client_seconds.values()) + result.server_seconds <= wall
-    assert result.cached_client_seconds == 0
-
-
-class Local(Toy):
-    """Uploads nothing but asks for the local model."""
-
-    def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
-        client.local_model()
-        return Upload()
-
-
-def test_cached_training_counts_at_the_price_it_had(federation: Federation) -> None:
-    first, second = run(Local(), federation), run(Local(), federation)
-    assert first.cached_client_seconds == 0
-    assert second.cached_client_seconds > 0
-    for index in range(3):
-        price = second.client_seconds[index]
-        assert price >= second.cached_client_seconds / 3 * 0.01
-        assert len(second.cache_ids[index]) == 1
-    assert second.cache_ids == first.cache_ids
-    # What it cost then, and little more.
-    assert second.cached_client_seconds <= sum(first.client_seconds.values())
-    assert sum(second.client_seconds.values()) >= second.cached_client_seconds
-
-
-def test_an_artifact_made_of_a_cached_one_costs_both(federation: Federation) -> None:
-    class Maker(Toy):
-        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
-            def make() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-                client.local_model()
-                time.sleep(0.05)
-                return {"t": torch.ones(1)}, {"n": 1}
-
-            tensors, values = client.cached("thing", {"version": 1}, make)
-            assert torch.equal(tensors["t"], torch.ones(1))
-            assert values == {"n": 1}
-            return Upload()
-
-    run(Local(), federation)
-    first, second = run(Maker(), federation), run(Maker(), federation)
-    local = run(Local(), federation).cached_client_seconds
-    assert first.cached_client_seconds == pytest.approx(local)
-    assert second.cached_client_seconds >= local + 3 * 0.05
-    assert all(len(ids) == 2 for ids in first.cache_ids.values())
-    assert all(len(ids) == 1 for ids in second.cache_ids.values())
-
-
-def test_work_before_a_busy_moment_is_booked(federation: Federation) -> None:
-    class Interrupted(Toy):
-        met = 0
-
-        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
-            if client.info.index == 0 and not self.met:
-                self.met += 1
-                time.sleep(0.2)
-                raise BusyError("a generator")
-            return Upload()
-
-    seconds = run(Interrupted(), federation).client_seconds
-    assert set(seconds) == {0, 1, 2}
-    assert seconds[0] >= 0.2 > seconds[1]
-
-
-def test_what_is_asked_for_twice_is_made_once_without_a_cache_too(tmp_path: Path) -> None:
-    made: list[int] = []
-
-    class Twice(Toy):
-        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
-            def make() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-                made.append(client.info.index)
-                return {"t": torch.ones(1)}, {}
-
-            for _ in range(2):
-                client.local_model()
-                client.cached("thing", {"version": 1}, make)
-            return Upload()
-
-    class Once(Toy):
-        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
-            client.local_model()
-            return Upload()
-
-    def without_a_cache(method: Toy) -> int | None:
-        bench = Bench("ensemble", {"train_samples": 150, "epochs": 1}, folder=tmp_path)
-        uncached = bench.federation()
-        uncached._cache.disabled = True
-        return run(method, uncached).client_flops
-
-    assert without_a_cache(Twice()) == without_a_cache(Once())
-    assert made == [0, 1, 2]
 
 
 def test_reports_of_clients_are_kept_by_round_and_step(federation: Federation) -> None:
