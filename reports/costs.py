@@ -16,6 +16,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("fedavg_rounds", "= FedAvg rounds", lambda value: f"{value:.3g}"),
     ("up_per_client", "up / client", size),
     ("down_per_client", "down / client", size),
+    ("warmup_seconds", "warm-up s, shared", seconds),
     ("client_seconds", "clients s", seconds),
     ("server_seconds", "server s", seconds),
     ("client_flops", "clients FLOPs", operations),
@@ -29,7 +30,13 @@ def cost_table(grid: Grid) -> Table:
     """Return costs by method, scenario after scenario; what no run has is no column."""
     rows = []
     shown = [
-        entry for entry in _COLUMNS if any(cell.summary(entry[0]) for cell in grid.cells.values())
+        entry
+        for entry in _COLUMNS
+        if any(
+            found.mean or entry[0] != "warmup_seconds"  # one-shot grids have none to show
+            for cell in grid.cells.values()
+            if (found := cell.summary(entry[0]))
+        )
     ]
     shown = shown or list(_COLUMNS)
     for scenario in grid.scenarios:
@@ -89,7 +96,13 @@ def cost_frame(grid: Grid) -> pd.DataFrame:
         *("rounds", "up_per_client", "down_per_client", "up_least", "up_most"),
         *("down_least", "down_most", "up_bytes", "down_bytes"),
         *("warmup_up_bytes", "warmup_down_bytes"),
-        *("client_seconds", "slowest_client_seconds", "server_seconds", "evaluation_seconds"),
+        *(
+            "warmup_seconds",
+            "client_seconds",
+            "slowest_client_seconds",
+            "server_seconds",
+            "evaluation_seconds",
+        ),
         *("data_seconds", "engine_seconds", "cached_client_seconds", "total_seconds"),
         *("fedavg_rounds", "client_flops", "server_flops", "generation_seconds"),
         "peak_memory_bytes",

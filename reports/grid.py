@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reports.axes import Axes, find_axes, plain_text, sort_keys
+from reports.axes import UNSET, Axes, find_axes, plain_text, sort_keys
 from reports.load import DONE, JUDGED_ON, Results, shown_runs
 from reports.statistics import Summary, summarize
 
@@ -68,10 +68,17 @@ class GridCell:
     def values(self, column: str) -> dict[Split, float]:
         """Return the recorded values of a column by split, those of done runs alone."""
         return {
-            (plain_text(run["split_seed"]), plain_text(run["seed"])): float(run[column])
+            _split(run): float(run[column])
             for run in self.runs
             if run["shown"] == DONE and _is_number(run.get(column))
         }
+
+    def texts(self, column: str) -> dict[Split, str]:
+        """Return what its done runs have in a column as text, by split."""
+        found = {
+            _split(run): plain_text(run.get(column)) for run in self.runs if run["shown"] == DONE
+        }
+        return {split: text for split, text in found.items() if text != UNSET}
 
     def summary(self, column: str) -> Summary | None:
         """Return mean and spread of a column; ``None`` unless every run is done and has it."""
@@ -97,6 +104,10 @@ _PROVENANCE = {
     "hardware": ("hardware",),
     "data": ("dataset_fingerprint",),
 }
+
+
+def _split(run: Mapping[str, Any]) -> Split:
+    return plain_text(run["split_seed"]), plain_text(run["seed"])
 
 
 def _provenance(run: Mapping[str, Any], column: str) -> str:

@@ -162,7 +162,7 @@ def _cost_rules(done: Sequence[Mapping[str, Any]]) -> list[str]:
     if warm:
         shared = "; the shared warm-up's traffic is part of every method's"
         apart = (
-            "; the shared warm-up's seconds are not in them (`warmup_seconds` in runs.csv), its "
+            "; the shared warm-up's seconds, summed over clients, stand beside them, its "
             "operations are not counted"
         )
     return [
@@ -193,10 +193,18 @@ def _bytes_differ(grid: Grid) -> list[str]:
 
 
 def _provenance(grid: Grid) -> list[str]:
+    said = []
     mixed = sorted({name for cell in grid.cells.values() for name in cell.mixed})
-    if not mixed:
-        return []
-    return [f"{FLAG} The seeds of this cell differ in {', '.join(mixed)}."]
+    if mixed:
+        said.append(f"{FLAG} The seeds of this cell differ in {', '.join(mixed)}.")
+    for scenario in grid.scenarios:
+        place = ", ".join(grid.axes.header(scenario)) or "this table"
+        for column, what in _SHARED.items():
+            if len(sides := _sides(grid, scenario, column)) > 1:
+                text = "; ".join(f"{', '.join(rows)}: {key[:8]}" for key, rows in sides.items())
+                said.append(f"Rows of {place} saw different {what}, don't compare them ({text}).")
+                break
+    return said
 
 
 def reasons(grid: Grid) -> list[str]:
@@ -229,3 +237,16 @@ def _seed(run: Mapping[str, Any]) -> str:
 
 def _split(run: Mapping[str, Any]) -> Split:
     return str(run["split_seed"]), str(run["seed"])
+
+
+_SHARED = {"dataset_fingerprint": "data", "split_id": "splits"}
+"""What all rows of a scenario must have in common, seed by seed; data first: splits follow it."""
+
+
+def _sides(grid: Grid, scenario: tuple[str, ...], column: str) -> dict[str, list[str]]:
+    """Return rows by what they have in a column, of the first seed where they have it unequal."""
+    seeds: dict[Split, dict[str, list[str]]] = {}
+    for row, cell in grid.column(scenario):
+        for split, text in cell.texts(column).items():
+            seeds.setdefault(split, {}).setdefault(text, []).append(row.label)
+    return next((sides for sides in seeds.values() if len(sides) > 1), {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -112,6 +113,8 @@ class RunningJob:
         reason = describe_exit(code)
         if code == _SERVER_GONE:
             reason += " (or its fork server was killed)"
+        if code == -signal.SIGKILL and self._peak:  # perhaps killed for its memory: how much?
+            reason += f"; seen to hold {self._peak / 2**30:.1f} GiB"
         return self._outcome(Status.FAILED, reason, lost=True)
 
     def interrupted(self) -> Outcome:

@@ -87,24 +87,29 @@ def discover() -> Registry:
     broken: dict[str, BrokenPlugin] = {}
     fresh: dict[str, Any] = {}
     for item in _candidates():
+        found: MethodInfo | BrokenPlugin
         if isinstance(item, BrokenPlugin):
-            broken[item.name] = item
+            found = item
+        else:
+            try:
+                found = _read(item, cache, fresh)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+                reason = _reason(error)
+                found = BrokenPlugin(name=item.name, path=str(item.path), reason=reason)
+        if isinstance(found, BrokenPlugin):
+            # A name that a sound plugin has stays that one's: what is broken hides nothing.
+            name = f"{found.name} ({found.path})" if found.name in methods else found.name
+            broken[name] = found.model_copy(update={"name": name})
             continue
-        try:
-            info = _read(item, cache, fresh)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
-            reason = _reason(error)
-            broken[item.name] = BrokenPlugin(name=item.name, path=str(item.path), reason=reason)
-            continue
-        if info.name in methods:
-            first = methods[info.name].path
-            broken[info.name] = BrokenPlugin(
-                name=info.name,
-                path=str(item.path),
-                reason=f"{item.path} duplicates the name of {first}; rename one of them",
+        if found.name in methods:
+            first = methods[found.name].path
+            broken[found.name] = BrokenPlugin(
+                name=found.name,
+                path=found.path,
+                reason=f"{found.path} duplicates the name of {first}; rename one of them",
             )
             continue
-        methods[info.name] = info
+        methods[found.name] = found
     _write_cache(cache_file, cache, fresh)
     return Registry(dict(sorted(methods.items())), dict(sorted(broken.items())))
 

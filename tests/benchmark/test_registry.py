@@ -269,6 +269,15 @@ def test_an_entry_point_to_nowhere(point: str, says: str, lab: Path) -> None:
     assert "fedavg" in registry.methods
 
 
+@pytest.mark.parametrize("point", ["fedavg = no_such_plugin_module", "fedavg = bad_plugin:Missing"])
+def test_a_broken_one_of_a_built_ins_name_hides_it_from_nobody(point: str, lab: Path) -> None:
+    plugin_lab.install(lab, "HEAD = 1\n", module="bad_plugin", point=point)
+    registry = discover()
+    assert registry.info("fedavg").module == "methods.fedavg"
+    (broken,) = registry.broken.values()
+    assert broken.name.startswith("fedavg (")
+
+
 def test_a_class_that_was_only_imported_is_no_plugin(lab: Path) -> None:
     plugin_lab.install(lab)
     source = "from probe_plugin import Probe\n" + HEAD + GOOD

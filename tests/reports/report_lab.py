@@ -97,6 +97,8 @@ class Lab:
         grids: dict[str, bytes] | None = None,
         flops: dict[str, Any] | None = None,
         hardware: dict[str, Any] | None = None,
+        warmup_seconds: float = 0.0,
+        facts: dict[str, Any] | None = None,
         **changes: Any,
     ) -> Record | None:
         """Add one run to the grid."""
@@ -127,12 +129,15 @@ class Lab:
                     **self._metrics(accuracy, teacher),
                     "generation": list(generation),
                     "details": details or {},
+                    **(facts or {}),
                 }
                 if done
                 else {}
             ),
             communication=_communication(up, warmup_up) if done else {},
-            timing={**_timing(), "flops": flops} if done else {},
+            timing=(
+                {**_timing(), "warmup_seconds": warmup_seconds, "flops": flops} if done else {}
+            ),
             environment={
                 "versions": versions or {"python": "3.11", "torch": "2.14"},
                 "git": {"commit": "abc", "dirty": False},

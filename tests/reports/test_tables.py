@@ -6,6 +6,7 @@ import statistics
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -131,7 +132,8 @@ def test_the_teacher_stands_beside(lab: Lab) -> None:
 
 
 def test_costs_per_client_with_warm_up_booked(lab: Lab, page: Page) -> None:
-    lab.add("averaging", 0, 0.5, up=3_000_000, warmup_up=1_000_000, warmup__rounds=2)
+    costs = {"up": 3_000_000, "warmup_up": 1_000_000, "warmup_seconds": 30.0}
+    lab.add("averaging", 0, 0.5, warmup__rounds=2, **costs)
     report = write_report(lab.plan(), figures=False)
     assert _texts(report)["averaging"][1:] == ["2.00 MB", "500 kB", "4.00", "1.25"]
     frame = pd.read_csv(lab.folder / "report" / "communication.csv")
@@ -140,7 +142,15 @@ def test_costs_per_client_with_warm_up_booked(lab: Lab, page: Page) -> None:
     assert frame["up_least_mean"][0] == 750_000
     text = page(lab.folder, "communication.md")
     assert "warm-up's traffic is part of every method's" in text
-    assert "warm-up's seconds are not in them" in text
+    assert "warm-up's seconds, summed over clients, stand beside them" in text
+    assert "warm-up s, shared" in text
+    assert "30.0" in text
+
+
+def test_without_a_warm_up_its_seconds_are_no_column(lab: Lab, page: Page) -> None:
+    lab.add("averaging", 0, 0.5)
+    write_report(lab.plan(), figures=False)
+    assert "warm-up s" not in page(lab.folder, "communication.md")
 
 
 def test_operations_are_shown_where_they_were_counted_as_they_are_now(lab: Lab, page: Page) -> None:
@@ -170,6 +180,29 @@ def test_seeds_made_by_different_code_are_flagged(lab: Lab, page: Page) -> None:
     report = write_report(lab.plan(), figures=False)
     assert _texts(report)["averaging"][0].endswith("†")
     assert "seeds of this cell differ in code" in page(lab.folder, "accuracy.md")
+
+
+@pytest.mark.parametrize(
+    ("facts", "what"),
+    [
+        ({"dataset_fingerprint": "beef"}, "different data"),
+        ({"split": {"id": "e" * 16}}, "different splits"),
+    ],
+)
+def test_rows_that_saw_other_data_or_splits_are_no_comparison(
+    lab: Lab, page: Page, facts: dict[str, Any], what: str
+) -> None:
+    for seed in range(2):
+        lab.add("averaging", seed, 0.5)
+        lab.add("distilling", seed, 0.6)
+    write_report(lab.plan(), figures=False)
+    assert "don't compare" not in page(lab.folder, "accuracy.md")
+    lab.add("counting", 0, 0.6)
+    lab.add("counting", 1, 0.6, facts=facts)
+    write_report(lab.plan(), figures=False)
+    text = page(lab.folder, "accuracy.md")
+    assert f"saw {what}, don't compare them (" in text
+    assert "(distilling, averaging: " in text
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,15 @@ def allocate(payload: Payload, events: EventSender) -> int:
     return len(b"x" * 120_000_000)
 
 
+def killed_while_large(payload: Payload, events: EventSender) -> None:
+    held = b"x" * 2**29
+    while held:  # until it was looked at
+        events.send("phase", name="growing")
+        time.sleep(0.2)
+        if Path(payload["seen"]).exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def talk_after_pipe_broke(payload: Payload, events: EventSender) -> None:
     events._connection.close()
     for step in range(10):

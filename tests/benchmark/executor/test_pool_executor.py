@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import multiprocessing.forkserver
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -165,6 +166,21 @@ def test_peak_memory_is_that_of_the_job() -> None:
     assert small is not None
     assert large is not None
     assert large - small > 90_000_000
+
+
+def test_a_killed_job_tells_what_memory_it_was_seen_to_hold(tmp_path: Path) -> None:
+    heard: list[Event] = []
+
+    def hear(event: Event) -> None:
+        heard.append(event)
+        if len(heard) == 3:  # the looks before it found the memory full
+            (tmp_path / "seen").touch()
+
+    job = Job(RUN, {"seen": str(tmp_path / "seen")})
+    (outcome,) = PoolExecutor("executor_targets:killed_while_large").run([job], hear)
+    found = re.search(r"killed by signal 9 .*; seen to hold (\d\.\d) GiB", outcome.reason)
+    assert found is not None
+    assert float(found[1]) >= 0.5
 
 
 def test_a_broken_pipe_does_not_end_the_job(tmp_path: Path) -> None:
