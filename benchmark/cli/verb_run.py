@@ -113,6 +113,11 @@ def add_run_flags(made: Parser) -> None:
     group.add_argument(
         "--dry-run", action="store_true", help="print what would run, and what it would cost"
     )
+    group.add_argument(
+        "--no-report",
+        action="store_true",
+        help="write no tables, figures and page; `report` makes them at any time",
+    )
     group.add_argument("--quiet", action="store_true", help="no progress, only errors")
 
 
@@ -187,6 +192,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         talk,
         executor=executor,
         quiet=values.quiet,
+        report=not values.no_report,
         tracker=values.tracker,
     )
 
@@ -290,7 +296,8 @@ def _run(
     *,
     executor: Executor | None,
     quiet: bool,
-    tracker: str | None = None,
+    report: bool,
+    tracker: str | None,
 ) -> int:
     from benchmark import grid
     from benchmark.cli.main import INTERRUPTED
@@ -307,7 +314,8 @@ def _run(
             "interrupted; finished runs are kept: give the same command again to go on"
         )
         return INTERRUPTED
-    show_report(options.results / result.experiment)
+    if report:
+        show_report(options.results / result.experiment)
     if not quiet:
         output.say(talk, summary(result, time.monotonic() - began))
     return _conclude(result, listener)

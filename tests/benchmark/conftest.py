@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from grids import METHODS, run_grid
 
 from benchmark.executor import forkserver
 from benchmark.grid import PRELOAD
@@ -17,3 +20,12 @@ def fork_server() -> None:
     """
     forkserver.context(PRELOAD)
     forkserver.ensure_running()
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the results of one smoke grid from a cold cache, which nothing interrupted."""
+    results = tmp_path_factory.mktemp("unbroken")
+    result, _ = run_grid(results)
+    assert (result.done, result.failed) == (len(METHODS), 0)
+    return results

@@ -80,6 +80,7 @@ def test_its_outcomes_are_told_apart() -> None:
     assert not made.closes(Outcome(run, Status.DONE, "", 1.0))
 
 
+@pytest.mark.long
 def test_an_idle_worker_trains_clients_and_changes_no_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,8 +166,8 @@ def test_pieces_of_pieces_and_of_nothing() -> None:
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("co_boosting", {}),
-        ("mosaic", {}),
+        pytest.param("co_boosting", {}, marks=pytest.mark.long),
+        pytest.param("mosaic", {}, marks=pytest.mark.long),
         pytest.param("dense", {}, marks=pytest.mark.slow),
         pytest.param("mosaic", {"images_pool": "fresh"}, marks=pytest.mark.slow),
     ],

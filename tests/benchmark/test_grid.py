@@ -235,11 +235,12 @@ def test_variants_have_records_of_their_own(tmp_path: Path) -> None:
 # --- commands at once --------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_two_commands_at_once_share_the_work(tmp_path: Path) -> None:
     arguments = [
         "--methods", "fedavg", "ensemble", "--profile", "smoke", "--precision", "fp32",
         "--train-samples", "100", "--epochs", "1", "--clients", "2", "--history-points", "0",
-        "--results", str(tmp_path),
+        "--results", str(tmp_path), "--no-report",
     ]  # fmt: skip
     commands = [command(*arguments) for _ in range(2)]
     ends = [finish(process) for process in commands]

@@ -30,7 +30,7 @@ EARLY = 0.25
 
 
 def arguments(results: Path, seeds: Sequence[int] = (0,)) -> list[str]:
-    return [*smoke_arguments(results), "--seeds", *map(str, seeds)]
+    return [*smoke_arguments(results), "--seeds", *map(str, seeds), "--no-report"]
 
 
 def family(results: Path) -> list[psutil.Process]:
@@ -80,11 +80,10 @@ def check_resumed_grid(results: Path, unbroken: Path, seeds: Sequence[int] = (0,
     assert leftovers == []
 
 
-def test_a_few_kills(tmp_path: Path) -> None:
-    results, unbroken = tmp_path / "killed", tmp_path / "unbroken"
-    run_grid(unbroken)
-    assert kill_at_random_moments(results, kills=2, chance=random.Random(10)) >= 1
-    check_resumed_grid(results, unbroken)
+@pytest.mark.long
+def test_a_few_kills(tmp_path: Path, unbroken: Path) -> None:
+    assert kill_at_random_moments(tmp_path, kills=2, chance=random.Random(10)) >= 1
+    check_resumed_grid(tmp_path, unbroken)
 
 
 @pytest.mark.slow
@@ -101,6 +100,7 @@ def test_twenty_kills(tmp_path: Path) -> None:
     print(f"{killed} kills over {grids} grids")  # noqa: T201
 
 
+@pytest.mark.long
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     process = command(*arguments(tmp_path))
     wait_for_a_run(process, tmp_path, set())

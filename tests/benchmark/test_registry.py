@@ -81,6 +81,7 @@ def listing(lab: Path, cache: Path) -> tuple[set[str], set[str]]:
     return methods, imported
 
 
+@pytest.mark.long
 def test_the_second_listing_imports_nothing(lab: Path, tmp_path: Path) -> None:
     path = plugin_lab.install(lab)
     cache = tmp_path / "plugins"

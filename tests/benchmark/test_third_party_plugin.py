@@ -122,6 +122,7 @@ class Stopped:
         raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_it_runs_beside_the_built_in_ones_and_goes_stale_when_edited(
     site: Path, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop(plugin_lab.MODULE, None)
 
 
+@pytest.mark.long
 def test_two_workers_make_the_records_of_one(serial: Path, tmp_path: Path) -> None:
     result, listener = run_grid(tmp_path, options={"workers": 2}, **GRID)
     assert (result.done, result.failed) == (3, 0)
@@ -206,6 +207,7 @@ def kill_workers_and_parents(
     """
     killed: Counter[str] = Counter()
     arguments = [*smoke_arguments(results), "--seeds", *map(str, seeds), "--workers", "2"]
+    arguments.append("--no-report")
     while killed.total() < kills and len(metrics_of(results)) < len(METHODS) * len(seeds):
         process = command(*arguments, KILL_TEST=str(results))
         if wait_for_work(process, results):
@@ -231,12 +233,11 @@ def kill_workers_and_parents(
     return killed
 
 
-def test_kills_of_workers_and_of_the_command(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_kills_of_workers_and_of_the_command(tmp_path: Path, unbroken: Path) -> None:
     killed = kill_workers_and_parents(tmp_path, 2, random.Random(1))
     assert killed.total() >= 1
-    alone = tmp_path / "alone"
-    run_grid(alone)
-    assert metrics_of(tmp_path) == metrics_of(alone)
+    assert metrics_of(tmp_path) == metrics_of(unbroken)
 
 
 @pytest.mark.slow

@@ -64,6 +64,19 @@ def test_exit_status(
     assert cli(*FAST).status == status
 
 
+@pytest.mark.parametrize("flags", [(), ("--no-report",)])
+@pytest.mark.usefixtures("no_data")
+def test_a_report_unless_told_otherwise(
+    cli, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr("benchmark.grid.execute", lambda *_, **__: result(done=1))
+    monkeypatch.setattr("benchmark.cli.verb_run.show_report", written.append)
+    answer = cli(*FAST, *flags)
+    assert "1 runs done" in answer.err
+    assert written == ([] if flags else [Path("results/main")])
+
+
 @pytest.mark.usefixtures("no_data")
 def test_interruption_says_how_to_go_on(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:

@@ -57,6 +57,7 @@ def meter(data: ScenarioData, cache: Cache, *names: str, **more: Any) -> Generat
     return GenerationMeter(data, ComputeSpec(), cache, Events(), extractors=names, **more)
 
 
+@pytest.mark.long
 def test_real_images_measure_as_real_and_noise_does_not(data: ScenarioData, cache: Cache) -> None:
     judge = meter(data, cache, "classifier")
     real = data.everybody(CPU).images

@@ -330,6 +330,7 @@ for precision in ("fp32", "bf16"):
 """
 
 
+@pytest.mark.long
 def test_training_is_bit_identical_across_processes() -> None:
     processes = [
         subprocess.Popen(
