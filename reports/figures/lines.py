@@ -18,6 +18,7 @@ from reports.figures.style import COLOURS, error_bars, legend_below, look, pages
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 from reports.statistics import summarize
+from reports.steps import RunningSteps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -283,16 +284,12 @@ def _history(store: ExperimentStore, cell: GridCell) -> list[tuple[float, float,
 def _curve(rows: Sequence[Mapping[str, float | str]]) -> dict[float, float]:
     """Return accuracy by step; steps that begin anew with a round follow the last round's."""
     curve: dict[float, float] = {}
-    start, last, current = 0.0, 0.0, None
+    steps = RunningSteps()
     for row in rows:
         step, accuracy = row.get("step"), row.get("accuracy")
         if not isinstance(step, float) or not isinstance(accuracy, float):
             continue
         if row.get("client") not in (None, ""):
             continue  # a client's own report
-        if row.get("round") != current:
-            current = row.get("round")
-            start += last if step <= last else 0.0
-        last = step
-        curve[start + step] = accuracy
+        curve[steps.at(row.get("round"), step)] = accuracy
     return curve

@@ -18,6 +18,7 @@ from reports.generation import extractors
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE, Results
 from reports.scores import marks, verdicts
+from reports.steps import RunningSteps
 
 POINTS = 200
 """Points of a history that are kept, at most; evenly thinned, the last one always there."""
@@ -204,6 +205,7 @@ def _history(path: Path) -> dict[str, list[list[float]]]:
         return {}
     rows = read_history(path)
     curves: dict[str, list[list[float]]] = {}
+    steps: dict[str, RunningSteps] = {}
     for row in rows:
         client, step = row.get("client", ""), row.get("step")
         if not isinstance(step, float):
@@ -212,7 +214,8 @@ def _history(path: Path) -> dict[str, list[list[float]]]:
             if name in ("round", "step", "client") or not isinstance(value, float):
                 continue
             title = f"client {client:g}: {name}" if isinstance(client, float) else name
-            curves.setdefault(title, []).append([step, value])
+            at = steps.setdefault(title, RunningSteps()).at(row.get("round"), step)
+            curves.setdefault(title, []).append([at, value])
     return curves
 
 
