@@ -268,6 +268,7 @@ def _without_record(cell_id: str, cell: Cell, status: str, reason: str) -> dict[
         "reason": reason,
         "attempt": 0,
         **flatten(cell.scenario),
+        **flatten(cell.settings),
         **({} if cell.judged_on == "test" else {JUDGED_ON: cell.judged_on}),
         "config": None,
     }
@@ -298,7 +299,10 @@ def _setting_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _fill(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
-    """Give runs without a record what their neighbours say of method, budget and compute."""
+    """Give runs without a record what their neighbours say of method and configuration.
+
+    Of budget and compute, too, where the manifest is older than its own word on them.
+    """
     bare = [row for row in rows if row["config"] is None]
     if not bare:
         return
@@ -311,6 +315,8 @@ def _fill(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
         row["uses"] = _agreed(same_method, "uses")
         row["config"] = _agreed(same_label, "config")
         for key in fields:
+            if key in row:
+                continue
             found = _agreed(same_label, key) if same_label else None
             row[key] = next(
                 (value for value in (found, _agreed(known, key)) if value is not None), UNKNOWN

@@ -15,6 +15,10 @@ MANIFEST_NAME = "experiment.json"
 """Name of the manifest's file in an experiment's folder."""
 
 
+SETTINGS = ("budget", "measure", "compute")
+"""Sections of a run spec whose fields may tell a grid's columns apart, beside the scenario's."""
+
+
 class Cell(BaseModel):
     """One question of a grid (a method on a scenario), and the run that answers it now.
 
@@ -34,6 +38,9 @@ class Cell(BaseModel):
         Of the plugin; manifests from before it was kept have none.
     judged_on : {"test", "holdout"}
         Images that accuracy is measured on.
+    settings : dict
+        Flat summary of budget, measures and computing, such as ``budget.generator_steps``:
+        where an unfinished run stands in tables. Manifests from before it was kept have none.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -45,6 +52,7 @@ class Cell(BaseModel):
     order: int = 0
     kind: str | None = None
     judged_on: str = "test"
+    settings: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def of(
@@ -64,6 +72,7 @@ class Cell(BaseModel):
             order=order,
             kind=kind,
             judged_on=str(spec.get("measure", {}).get("judged_on", "test")),
+            settings=scenario_summary({name: spec.get(name, {}) for name in SETTINGS}),
         )
 
 
@@ -117,7 +126,7 @@ class Manifest(BaseModel):
 
 
 def scenario_summary(scenario: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a scenario (in canonical form) that name it in tables, flat.
+    """Return the fields of a spec (in canonical form) that name it in tables, flat.
 
     Nested specs become ``partition.alpha`` and the like; fields that are unset are left out.
     """

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -150,10 +151,27 @@ def test_method_settings_that_differ_are_in_the_row_names(lab: Lab) -> None:
     assert [row.label for row in grid.rows] == ["averaging [rounds=1]", "averaging [rounds=5]"]
 
 
-def test_a_run_without_record_takes_budget_and_compute_of_its_neighbours(lab: Lab) -> None:
+def test_a_run_without_record_has_its_own_budget_whatever_its_neighbours_have(lab: Lab) -> None:
+    lab.add("averaging", 0, 0.5)
+    lab.add("distilling", 0, 0.7)
+    lab.add("distilling", 0, status=Status.NOT_RUN, budget__generator_steps=20)
+    lab.add("averaging", 0, status=Status.NOT_RUN, compute__precision="bf16")
+    table = write_report(lab.plan(), figures=False).rendered["accuracy"]
+    texts = {row.label: [cell.text for cell in row.cells] for row in table.rows}
+    assert len(table.columns) == 3
+    assert sorted(texts["averaging"]) == ["50.00", "not run yet", "–"]
+    assert sorted(texts["distilling"]) == ["70.00", "not run yet", "–"]
+
+
+def test_of_an_older_manifest_it_takes_budget_and_compute_of_its_neighbours(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5)
     lab.add("averaging", 1, status=Status.NOT_RUN)
-    grid = build_grid(load(lab.plan()))
+    folder = lab.plan()
+    manifest = json.loads((folder / "experiment.json").read_text())
+    for cell in manifest["cells"].values():
+        assert cell.pop("settings")["budget.generator_steps"] == 10
+    (folder / "experiment.json").write_text(json.dumps(manifest))
+    grid = build_grid(load(folder))
     assert len(grid.scenarios) == 1
     assert len(grid.rows) == 1
 
