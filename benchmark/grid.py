@@ -338,7 +338,12 @@ def _check_judge(store: ExperimentStore, experiment: ExperimentSpec) -> None:
 def _cells(runs: Sequence[PlannedRun]) -> dict[str, Cell]:
     return {
         run.spec.cell_id: Cell.of(
-            run.spec.run_id, run.label, run.spec.canonical(), order, run.info.kind
+            run.spec.run_id,
+            run.label,
+            run.spec.canonical(),
+            order,
+            run.info.kind,
+            uses=run.info.uses,
         )
         for order, run in enumerate(runs)
     }

@@ -22,6 +22,7 @@ import re
 import secrets
 import shutil
 import time
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,9 @@ def read_entry(path: Path) -> Decoded | None:
             tuple(meta["std"]),
         )
         _verify(path, decoded)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, tokenize.TokenError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         _LOG.warning("damaged cache entry %s (%s); it is built again", path, reason)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from functools import partial
@@ -97,6 +98,7 @@ def _member(path: Path, key: str, *, header_only: bool = False) -> Any:
         raise DataError(f"npz:{path}: can't be read ({error.strerror or error})") from error
     except (
         zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError, MemoryError,
+        tokenize.TokenError,  # NumPy's own reading of a damaged header
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise DataError(f"npz:{path}: {key} can't be read ({reason})") from error

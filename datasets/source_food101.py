@@ -116,10 +116,14 @@ def _list(path: Path, images: Path, labels: dict[str, int], present: set[str]) -
 
 
 def _download(root: Path, progress: Progress) -> None:
-    archive = root / _REMOTE.name
+    archive, folder = root / _REMOTE.name, root / _FOLDER
+    if folder.is_dir() and any(folder.iterdir()):  # before five gigabytes are fetched
+        raise DataError(f"{folder}: is there, but not whole; remove it, and it is made anew")
+    theirs = archive.exists()
     fetch(_REMOTE, archive, progress)
     unpack(archive, root, progress)
-    archive.unlink()
+    if not theirs:
+        archive.unlink()
 
 
 def unpack(archive: Path, root: Path, progress: Progress) -> None:

@@ -14,7 +14,6 @@ from reports.ablations import ablation_frame, ablation_table
 from reports.along import along_tables
 from reports.attribution import attribution_table
 from reports.comparisons import (
-    LEAST_BLOCKS,
     Ranks,
     best_table,
     block_kind,
@@ -230,8 +229,8 @@ def _comparison_page(grid: Grid, ranks: Ranks | str) -> str:
         "",
         "Every pair of methods, on every scenario and over all: `comparisons.csv`. Differences "
         "are paired over shared splits; p values are also Holm-corrected over the pairs of a "
-        "scenario; over all scenarios interval and p are a hierarchical bootstrap's (blocks, then "
-        f"splits; a block is a {block_kind(grid)}; no p below {LEAST_BLOCKS} blocks).",
+        "scenario; over all scenarios the mean difference of each block is one observation (a "
+        f"block is a {block_kind(grid)}).",
         "",
     ]
     if isinstance(ranks, str):
@@ -243,11 +242,12 @@ def _comparison_page(grid: Grid, ranks: Ranks | str) -> str:
         "",
         "| method | mean rank |",
         "| --- | ---: |",
-        *(f"| {label} | {rank:.2f} |" for label, rank in ranks.mean.items()),
+        *(f"| {markdown.escape(str(label))} | {rank:.2f} |" for label, rank in ranks.mean.items()),
         "",
     ]
     if ranks.left_out:
-        lines += [f"Not ranked, not complete: {'; '.join(ranks.left_out)}.", ""]
+        left_out = markdown.escape("; ".join(ranks.left_out))
+        lines += [f"Not ranked, not complete: {left_out}.", ""]
     return "\n".join(lines)
 
 

@@ -16,7 +16,6 @@ from reports.grid import Grid, Split
 from reports.scores import problems
 from reports.statistics import (
     LEVEL,
-    hierarchical_bootstrap,
     holm,
     least_signed_rank_p,
     paired_t,
@@ -31,8 +30,6 @@ ALL = "all scenarios"
 
 LEAST_BLOCKS = 3
 """Datasets (and methods) below which nothing is ranked."""
-
-_BOOTSTRAP_SEED = 20_240_607
 
 
 def complete_scores(grid: Grid) -> dict[tuple[str, ...], dict[str, dict[Split, float]]]:
@@ -53,8 +50,9 @@ def comparison_frame(grid: Grid) -> pd.DataFrame:
     Differences are ``first - second`` in accuracy over shared splits. ``p_t`` is the paired
     t test's, ``p_wilcoxon`` the exact signed-rank test's, both also Holm-corrected over the
     pairs of one scenario; ``least_p_wilcoxon`` is what that many pairs can reach. Over all
-    scenarios interval and ``p_bootstrap`` are a hierarchical bootstrap's: blocks (``block``
-    says of what), then splits. References and incomplete cells don't take part.
+    scenarios the same is said of blocks (``block`` says of what): the mean difference of each
+    is one observation, for splits within a block tell nothing of other blocks. References and
+    incomplete cells don't take part.
     """
     scores = complete_scores(grid)
     rows: list[dict[str, Any]] = []
@@ -69,27 +67,26 @@ def _pairs(values: Mapping[str, Mapping[Split, float]], place: str) -> list[dict
     rows: list[dict[str, Any]] = []
     for first, second in itertools.combinations(values, 2):
         differences = list(shared_differences(values[first], values[second]).values())
-        if not differences:
-            continue
-        found = summarize(differences)
-        several = found.n > 1
-        rows.append(
-            {
-                "scenario": place,
-                "first": first,
-                "second": second,
-                "pairs": found.n,
-                "difference": found.mean,
-                "sd": found.sd,
-                "ci95_low": found.low,
-                "ci95_high": found.high,
-                "p_t": paired_t(differences) if several else None,
-                "p_wilcoxon": signed_rank(differences) if several else None,
-                "least_p_wilcoxon": least_signed_rank_p(found.n),
-            }
-        )
+        if differences:
+            names = {"scenario": place, "first": first, "second": second}
+            rows.append({**names, "pairs": len(differences), **_tested(differences)})
     _correct(rows, "p_t", "p_wilcoxon")
     return rows
+
+
+def _tested(differences: Sequence[float]) -> dict[str, Any]:
+    """Return mean, spread, 95 % t interval and p values of paired differences."""
+    found = summarize(differences)
+    several = found.n > 1
+    return {
+        "difference": found.mean,
+        "sd": found.sd,
+        "ci95_low": found.low,
+        "ci95_high": found.high,
+        "p_t": paired_t(differences) if several else None,
+        "p_wilcoxon": signed_rank(differences) if several else None,
+        "least_p_wilcoxon": least_signed_rank_p(found.n),
+    }
 
 
 def _correct(rows: Sequence[dict[str, Any]], *names: str) -> None:
@@ -105,8 +102,7 @@ def _overall(
     grid: Grid, scores: Mapping[tuple[str, ...], Mapping[str, Mapping[Split, float]]]
 ) -> list[dict[str, Any]]:
     labels = dict.fromkeys(label for values in scores.values() for label in values)
-    rng = np.random.default_rng(_BOOTSTRAP_SEED)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for first, second in itertools.combinations(labels, 2):
         blocks: dict[str, list[float]] = {}
         for scenario, values in scores.items():
@@ -116,8 +112,6 @@ def _overall(
         blocks = {name: block for name, block in blocks.items() if block}
         if not blocks:
             continue
-        mean = math.fsum(summarize(block).mean for block in blocks.values()) / len(blocks)
-        low, high, p = hierarchical_bootstrap(list(blocks.values()), rng)
         rows.append(
             {
                 "scenario": ALL,
@@ -126,14 +120,10 @@ def _overall(
                 "pairs": sum(map(len, blocks.values())),
                 "blocks": len(blocks),
                 "block": block_kind(grid),
-                "difference": mean,
-                "ci95_low": low,
-                "ci95_high": high,
-                # Resamples of one block always agree on its side of zero: no test.
-                "p_bootstrap": p if len(blocks) >= LEAST_BLOCKS else None,
+                **_tested([summarize(block).mean for block in blocks.values()]),
             }
         )
-    _correct(rows, "p_bootstrap")
+    _correct(rows, "p_t", "p_wilcoxon")
     return rows
 
 
@@ -245,12 +235,14 @@ def rank_methods(grid: Grid) -> Ranks | str:
 def _left_out(grid: Grid, ranked: Sequence[str]) -> tuple[str, ...]:
     """Name every method that is not ranked, and what is wrong with the first cell that is not."""
     said: dict[str, str] = {}
+    methods = [row for row in grid.rows if not row.reference and row.label not in ranked]
     for scenario in grid.scenarios:
-        for row, cell in grid.column(scenario):
-            if row.reference or row.label in ranked or cell.summary("accuracy"):
+        for row in methods:
+            cell = grid.cells.get((row, scenario))
+            if cell is not None and cell.summary("accuracy"):
                 continue
+            why = "not planned" if cell is None else problems(cell) or "no accuracy"
             place = ", ".join(grid.axes.header(scenario))
-            why = problems(cell) or "no accuracy"
             said.setdefault(row.label, f"{row.label} ({why}{' at ' if place else ''}{place})")
     return tuple(said.values())
 

@@ -8,7 +8,7 @@ from typing import Any
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 
-UNCONVERGED = "‡"
+UNCONVERGED = "§"
 """Sign of a cell whose method gains over a point at twice the budget."""
 
 GAIN = 0.01

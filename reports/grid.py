@@ -209,9 +209,10 @@ def build_grid(results: Results) -> Grid:
     ]
     axes = find_axes(settings, results.setting_columns)
     names = _row_names(runs)
+    headings = _headings(runs, names)
     groups: dict[tuple[RowKey, tuple[str, ...]], list[Mapping[str, Any]]] = {}
     for run, setting, name in zip(runs, settings, names, strict=True):
-        row = RowKey(name, str(run["method"]), _group(run), run["kind"] == "reference")
+        row = RowKey(name, str(run["method"]), headings[name], run["kind"] == "reference")
         groups.setdefault((row, axes.key(setting)), []).append(run)
     cells = {key: GridCell(tuple(sorted(runs, key=_seeds))) for key, runs in groups.items()}
     rows = sorted(dict.fromkeys(row for row, _ in cells), key=_row_order)
@@ -250,11 +251,19 @@ def for_tables(
     return kept, left
 
 
-def _group(run: Mapping[str, Any]) -> str:
-    if run["kind"] == "reference":
-        return REFERENCES
-    uses = str(run["uses"] or "")
-    return f"uses {uses}" if uses else "use not recorded"
+def _headings(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, str]:
+    """Return the heading of each row: all that any of its runs declares, or says it also used."""
+    uses: dict[str, set[str]] = {}
+    for run, name in zip(runs, names, strict=True):
+        told = (run.get(column) for column in ("uses", "also_uses"))
+        words = {word for text in told if isinstance(text, str) for word in text.split(", ")}
+        uses.setdefault(name, set()).update(words - {""})
+    found = {
+        name: f"uses {', '.join(sorted(words))}" if words else "use not recorded"
+        for name, words in uses.items()
+    }
+    references = {n for run, n in zip(runs, names, strict=True) if run["kind"] == "reference"}
+    return found | dict.fromkeys(references, REFERENCES)
 
 
 def _row_order(row: RowKey) -> tuple[bool, int, str, tuple[str | float, ...]]:

@@ -30,6 +30,7 @@ _SIGNS = {
     "≥": r"$\geq$",
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",
+    "§": r"\S{}",
     "÷": r"$\div$",
     "→": r"$\to$",
     "≤": r"$\leq$",
@@ -159,4 +160,6 @@ def _cell(cell: Cell) -> str:
 
 
 def _line(cells: Sequence[str], end: str = r"\\") -> str:
-    return f"{' & '.join(cells)} {end}"
+    # The row before ends with \\, which takes a star or a bracket that follows for its own.
+    guard = "{}" if cells[0].startswith(("[", "*")) else ""
+    return f"{guard}{' & '.join(cells)} {end}"

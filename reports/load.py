@@ -216,7 +216,7 @@ def _of_record(
         "attempt": record.attempt,
         **flatten(spec.get("scenario", {})),
         **{key: value for name in _SECTIONS for key, value in flatten(spec, name).items()},
-        "config": json.dumps(config, sort_keys=True, ensure_ascii=False),
+        "config": _text(config),
         **_code(spec.get("code", {})),
         **measures(record),
     }
@@ -261,7 +261,7 @@ def _without_record(cell_id: str, cell: Cell, status: str, reason: str) -> dict[
         "label": cell.label,
         "method": cell.method,
         "kind": cell.kind,
-        "uses": None,
+        "uses": ", ".join(cell.uses) or None,
         "status": status,
         "stale": False,
         "shown": status,
@@ -270,8 +270,12 @@ def _without_record(cell_id: str, cell: Cell, status: str, reason: str) -> dict[
         **flatten(cell.scenario),
         **flatten(cell.settings),
         **({} if cell.judged_on == "test" else {JUDGED_ON: cell.judged_on}),
-        "config": None,
+        "config": None if cell.config is None else _text(cell.config),
     }
+
+
+def _text(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True, ensure_ascii=False)
 
 
 def _not_installed(name: str, reason: str) -> dict[str, Any]:
@@ -299,9 +303,9 @@ def _setting_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _fill(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
-    """Give runs without a record what their neighbours say of method and configuration.
+    """Give runs without a record what their neighbours say of method, budget and compute.
 
-    Of budget and compute, too, where the manifest is older than its own word on them.
+    Only where the manifest is older than its own word on all of these.
     """
     bare = [row for row in rows if row["config"] is None]
     if not bare:
@@ -312,11 +316,9 @@ def _fill(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
         same_method = [other for other in known if other["method"] == row["method"]]
         same_label = [other for other in same_method if other["label"] == row["label"]]
         row["kind"] = row["kind"] or _agreed(same_method, "kind")
-        row["uses"] = _agreed(same_method, "uses")
+        row["uses"] = row["uses"] or _agreed(same_method, "uses")
         row["config"] = _agreed(same_label, "config")
         for key in fields:
-            if key in row:
-                continue
             found = _agreed(same_label, key) if same_label else None
             row[key] = next(
                 (value for value in (found, _agreed(known, key)) if value is not None), UNKNOWN

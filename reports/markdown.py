@@ -9,12 +9,12 @@ from reports.table import Cell, Table
 
 def table_text(table: Table) -> str:
     """Return a table as a Markdown pipe table: bold what can't be told from the best."""
-    headers = [" · ".join(part for part in column if part) for column in table.columns]
+    headers = [escape(" · ".join(part for part in column if part)) for column in table.columns]
     lines = [_line(["method", *headers]), _line(["---", *("---:" for _ in headers)])]
     for group, rows in table.groups:
-        lines.append(_line([f"*{_escape(group)}*", *("" for _ in headers)]))
+        lines.append(_line([f"*{escape(group)}*", *("" for _ in headers)]))
         for row in rows:
-            label = f"*{_escape(row.label)}*" if row.reference else _escape(row.label)
+            label = f"*{escape(row.label)}*" if row.reference else escape(row.label)
             lines.append(_line([label, *(_cell(cell) for cell in row.cells)]))
     return "\n".join(lines) + "\n"
 
@@ -24,7 +24,7 @@ def document(table: Table, lists: Sequence[tuple[str, Sequence[str]]]) -> str:
     parts = [f"# {table.title}\n", table_text(table)] if table.rows else [f"# {table.title}\n"]
     for heading, sentences in lists:
         if sentences:
-            parts.append(f"## {heading}\n\n" + "\n".join(f"- {_escape(one)}" for one in sentences))
+            parts.append(f"## {heading}\n\n" + "\n".join(f"- {escape(one)}" for one in sentences))
             parts[-1] += "\n"
     return "\n".join(parts)
 
@@ -34,13 +34,14 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text = _escape(cell.text)
+    text = escape(cell.text)
     if cell.best:
         return f"**{text}**"
     return f"<u>{text}</u>" if cell.second else text
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return text that Markdown shows as it is, in one line."""
     for sign in ("\\", "|", "*", "_", "<"):
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())

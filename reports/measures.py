@@ -47,6 +47,7 @@ def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "teacher_accuracy": teacher.get("accuracy"),
         "teacher_loss": teacher.get("loss"),
         "details_label": (metrics.get("details") or {}).get("label"),
+        "also_uses": ", ".join((metrics.get("details") or {}).get("also_uses", ())),
         "not_for_tables": (metrics.get("details") or {}).get("not_for_tables"),
         "test_samples": metrics.get("test_samples"),
         "per_class_accuracy": _json(metrics.get("per_class_accuracy")),

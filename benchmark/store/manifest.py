@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +41,10 @@ class Cell(BaseModel):
     settings : dict
         Flat summary of budget, measures and computing, such as ``budget.generator_steps``:
         where an unfinished run stands in tables. Manifests from before it was kept have none.
+    config : dict, optional
+        The method's configuration; what tells the rows of one label apart. As settings.
+    uses : tuple of str
+        What the method says that it uses, by which tables group it. As settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -53,6 +57,8 @@ class Cell(BaseModel):
     kind: str | None = None
     judged_on: str = "test"
     settings: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] | None = None
+    uses: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -62,6 +68,8 @@ class Cell(BaseModel):
         spec: Mapping[str, Any],
         order: int = 0,
         kind: str | None = None,
+        *,
+        uses: Sequence[str] = (),
     ) -> Self:
         """Return the cell of a run spec in its canonical (JSON) form."""
         return cls(
@@ -73,6 +81,8 @@ class Cell(BaseModel):
             kind=kind,
             judged_on=str(spec.get("measure", {}).get("judged_on", "test")),
             settings=scenario_summary({name: spec.get(name, {}) for name in SETTINGS}),
+            config=spec.get("method", {}).get("config"),
+            uses=tuple(uses),
         )
 
 

@@ -21,6 +21,8 @@ _MOST_ACROSS = 5
 _SIDE = 1.12
 """Side of a confusion matrix, inches."""
 _TITLE_SIGNS = 18
+_LABEL_SIGNS = 48
+"""Of a row's label, in one line."""
 _NAME_SIGN = 0.045
 """Of a class's name, on its side, inches."""
 _MOST_NUMBERS = 12
@@ -62,12 +64,14 @@ class PerClass:
         data = np.array(
             [[np.nan if value is None else value for value in row] for row in self.values]
         )
+        labels = [fill(label, _LABEL_SIGNS) for label in self.labels]
+        most = max(label.count("\n") for label in labels)
         # Three rows at least: the label of the colours needs their height.
-        height = 0.22 * max(3, len(self.labels)) + 1.0
+        height = (0.22 + 0.11 * most) * max(3, len(labels)) + 1.0
         figure = Figure(figsize=(PAGE, height), layout="constrained")
         axis = figure.subplots()
         image = axis.imshow(data, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-        axis.set_yticks(range(len(self.labels)), list(self.labels))
+        axis.set_yticks(range(len(self.labels)), labels)
         axis.set_xlabel("class")
         axis.set_title(self.heading)
         axis.grid(visible=False)

@@ -184,6 +184,7 @@ def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> 
 def rendered(figure: Figure) -> dict[str, bytes]:
     """Return a figure as files by ending; no date is in them, so equal figures are equal."""
     made = {}
+    _take_names_as_they_are(figure)
     # The layout is solved once, not again for every format.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -193,6 +194,17 @@ def rendered(figure: Figure) -> dict[str, bytes]:
         made[ending] = buffer.getvalue()
     made["png"] = _grey_as_grey(made["png"])
     return made
+
+
+def _take_names_as_they_are(figure: Figure) -> None:
+    """Let no name of a method, class or dataset be read as mathematics for its dollar signs."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        words = text.get_text() if isinstance(text, Text) else ""
+        # Logarithmic axes write their ticks as mathematics, and mean it.
+        if isinstance(text, Text) and "$" in words and not words.startswith(r"$\mathdefault"):
+            text.set_parse_math(False)
 
 
 def _grey_as_grey(png: bytes) -> bytes:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmark.store import Record
 from benchmark.store.attempts import read_history
-from reports.axes import plain_text
+from reports.axes import plain_text, title
 from reports.figures.generation import picture_title
 from reports.figures.lines import places
 from reports.figures.style import look
@@ -24,16 +25,6 @@ POINTS = 200
 """Points of a history that are kept, at most; evenly thinned, the last one always there."""
 POINTS_OF_OTHERS = 20
 """The same for the runs of a cell after its first: a hundred of them are to stay one small file."""
-
-FILTERS = (
-    ("dataset", "dataset"),
-    ("partition.alpha", "α"),
-    ("widths", "widths"),
-    ("partition.clients", "clients"),
-    ("warmup.rounds", "warm-up rounds"),
-    ("model.family", "model"),
-)
-"""Settings that a reader can filter by, and that stand in a column where they differ."""
 
 _NUMBERS = (
     *("accuracy", "teacher_accuracy", "up_per_client", "down_per_client", "client_seconds"),
@@ -81,7 +72,7 @@ def page_content(grid: Grid, results: Results) -> dict[str, Any]:
     return {
         "rows": rows,
         "runs": runs,
-        "filters": _filters(rows),
+        "filters": _filters(grid),
         "extractors": named,
         "accuracy": "validation" if grid.validation else "test",
     }
@@ -99,7 +90,7 @@ def _row(row: RowKey, cell: GridCell, scenario: tuple[str, ...], grid: Grid) -> 
         "group": row.group,
         "reference": row.reference,
         "scenario": place,
-        "settings": {name: plain_text(cell.runs[0].get(name)) for name, _ in FILTERS},
+        "settings": dict(zip(grid.axes.shown, scenario, strict=True)),
         "planned": len(cell.runs),
         "done": cell.statuses[DONE],
         "status": ", ".join(
@@ -112,11 +103,13 @@ def _row(row: RowKey, cell: GridCell, scenario: tuple[str, ...], grid: Grid) -> 
     }
 
 
-def _filters(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _filters(grid: Grid) -> list[dict[str, Any]]:
+    """Return the settings that a reader can filter by, and that stand in a column: all axes."""
     made = []
-    for name, title in FILTERS:
-        values = list(dict.fromkeys(row["settings"][name] for row in rows))
-        made.append({"name": name, "title": title, "values": sorted(values, key=_sortable)})
+    for place, name in enumerate(grid.axes.shown):
+        values = dict.fromkeys(scenario[place] for scenario in grid.scenarios)
+        found = {"name": name, "title": title(name), "values": sorted(values, key=_sortable)}
+        made.append(found)
     return made
 
 
@@ -213,9 +206,10 @@ def _history(path: Path) -> dict[str, list[list[float]]]:
         for name, value in row.items():
             if name in ("round", "step", "client") or not isinstance(value, float):
                 continue
-            title = f"client {client:g}: {name}" if isinstance(client, float) else name
-            at = steps.setdefault(title, RunningSteps()).at(row.get("round"), step)
-            curves.setdefault(title, []).append([at, value])
+            curve = f"client {client:g}: {name}" if isinstance(client, float) else name
+            at = steps.setdefault(curve, RunningSteps()).at(row.get("round"), step)
+            if math.isfinite(at) and math.isfinite(value):  # what JSON can't say, nor a curve show
+                curves.setdefault(curve, []).append([at, value])
     return curves
 
 
@@ -232,5 +226,5 @@ def _thin(points: list[list[float]], most: int) -> list[list[float]]:
 
 def as_script(content: Mapping[str, Any]) -> str:
     """Return JSON that can stand inside a script element whatever its texts say."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str, allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -175,7 +175,7 @@
   const look = (row) => ({ color: row.color, symbol: row.symbol + (row.reference ? "-open" : ""), size: 9 });
   const drawPlots = () => {
     const rows = shown().filter((row) => row.accuracy);
-    const alphas = content.filters.find((one) => one.name === "partition.alpha").values;
+    const alphas = content.filters.find((one) => one.name === "partition.alpha")?.values ?? [];
     const figure = document.getElementById("by-alpha-figure");
     figure.hidden = alphas.length < 2;  // before the other one takes its width
     const costly = rows.filter((row) => row.up_per_client && row.up_per_client[0] + row.down_per_client[0] > 0);

@@ -87,6 +87,13 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def flip_brace(path: Path) -> None:
+    """Damage the header so that NumPy's reading of it raises what is no ``ValueError``."""
+    content = bytearray(path.read_bytes())
+    content[content.index(b"}")] ^= 0x40
+    path.write_bytes(content)
+
+
 def swap_labels(path: Path) -> None:
     shutil.copy(path.with_name("test_labels.npy"), path.with_name("train_labels.npy"))
 
@@ -96,6 +103,7 @@ def swap_labels(path: Path) -> None:
     [
         ("train_images.npy", flip),
         ("test_labels.npy", flip),
+        ("train_images.npy", flip_brace),
         ("train_images.npy", lambda path: os.truncate(path, path.stat().st_size // 2)),
         ("test_images.npy", lambda path: os.truncate(path, 0)),
         ("train_images.npy", lambda path: path.unlink()),

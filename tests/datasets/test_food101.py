@@ -121,6 +121,27 @@ def test_fetching_unpacks_and_cleans_up(
     assert len(load("food101", data_root=tmp_path, download=False).train) == 101
 
 
+def test_what_the_user_put_there_is_neither_overwritten_nor_removed(
+    tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[Path] = []
+    monkeypatch.setattr(source_food101, "fetch", lambda _, target, __: fetched.append(target))
+    download = source_food101.SPECS[0].download
+    assert download is not None
+    half = tmp_path / "food-101" / "images"
+    half.mkdir(parents=True)
+    with pytest.raises(DataError, match="is there, but not whole; remove it"):
+        download(tmp_path, silent)
+    assert fetched == []
+    half.rmdir()  # an empty folder is in nobody's way
+    archive = tmp_path / "food-101.tar.gz"
+    pack(archive, files)
+    download(tmp_path, silent)
+    assert fetched == [archive]
+    assert archive.is_file()
+    assert len(load("food101", data_root=tmp_path, download=False).train) == 101
+
+
 def test_a_damaged_archive_leaves_no_half_tree(tmp_path: Path, files: Files) -> None:
     archive = tmp_path / "food-101.tar.gz"
     pack(archive, files)

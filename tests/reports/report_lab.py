@@ -108,7 +108,8 @@ class Lab:
         if planned:
             kind = "reference" if method == "everything" else "method"
             order = len(self.cells)
-            self.cells[cell_id] = Cell.of(run_id, label or method, spec, order, kind)
+            uses = USES.get(method, ["weights"])
+            self.cells[cell_id] = Cell.of(run_id, label or method, spec, order, kind, uses=uses)
         if status is Status.NOT_RUN:
             return None
         done = status is Status.DONE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -33,6 +35,17 @@ def test_nothing_of_a_figure_by_class_runs_over_its_edge(count: int) -> None:
     with paper():
         figure = PerClass("per_class", "", labels, values, names).draw()
         assert _room(figure) > -0.01
+
+
+def test_names_are_no_mathematics_and_long_ones_leave_room() -> None:
+    labels = (r"w/o $\bm{L}$", "$a$ and $b_", "mosaic [" + "setting=value, " * 8 + "]")
+    values, names = ((50.0, None, 100.0),) * 3, (r"$\frac$", "ankle boot", "bag")
+    with paper(), warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a layout that found no room
+        figure = PerClass("per_class", r"dataset npz:$\frac", labels, values, names).draw()
+        assert _room(figure) > -0.01
+        axis = figure.axes[0]
+        assert axis.get_window_extent().width > 0.3 * figure.bbox.width
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -33,6 +33,14 @@ def _many(lab: Lab) -> Report:
     return write_report(lab.plan(), figures=False)
 
 
+def test_a_row_that_begins_with_a_bracket_or_star_is_not_the_last_ones_end() -> None:
+    rows = tuple(Row("g", label, (Cell("1.0"),)) for label in ("plain", "[ours] mosaic", "*star"))
+    text = latex.table_text(Table("t", "T", (("accuracy",),), rows))
+    assert "{}[ours] mosaic" in text
+    assert "{}*star" in text
+    assert "{}plain" not in text
+
+
 def test_a_wide_latex_table_is_cut_to_the_page(lab: Lab) -> None:
     _many(lab)
     text = (lab.folder / "report" / "accuracy.tex").read_text()

@@ -163,6 +163,34 @@ def test_a_run_without_record_has_its_own_budget_whatever_its_neighbours_have(la
     assert sorted(texts["distilling"]) == ["70.00", "not run yet", "–"]
 
 
+def test_a_run_without_record_stands_in_the_row_of_its_own_configuration(lab: Lab) -> None:
+    for seed in range(3):
+        lab.add("averaging", seed, 0.5, method__config={"rounds": 1})
+        status = Status.DONE if seed < 2 else Status.NOT_RUN
+        lab.add("averaging", seed, 0.6, status=status, method__config={"rounds": 10})
+        lab.add("averaging", seed, status=Status.NOT_RUN, method__config={"rounds": 20})
+    table = write_report(lab.plan(), figures=False).rendered["accuracy"]
+    assert {row.label: row.cells[0].text for row in table.rows} == {
+        "averaging [rounds=1]": "50.00 ± 0.00",
+        "averaging [rounds=10]": "not run yet 1 of 3",
+        "averaging [rounds=20]": "not run yet 3 of 3",
+    }
+
+
+def test_rows_stand_under_all_that_their_runs_used(lab: Lab) -> None:
+    """What a run says it also used counts, and splits no row whose other runs are to come."""
+    heads = {"also_uses": ["label sets"]}
+    lab.add("averaging", 0, 0.5, details=heads)
+    lab.add("averaging", 1, status=Status.NOT_RUN)
+    lab.add("averaging", 0, 0.4, label="plain", method__config={"rounds": 2})
+    grid = build_grid(load(lab.plan()))
+    groups = {row.label: row.group for row in grid.rows}
+    assert groups == {
+        "averaging": "uses label sets, sample counts, weights",
+        "plain": "uses sample counts, weights",
+    }
+
+
 def test_of_an_older_manifest_it_takes_budget_and_compute_of_its_neighbours(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5)
     lab.add("averaging", 1, status=Status.NOT_RUN)
@@ -170,6 +198,7 @@ def test_of_an_older_manifest_it_takes_budget_and_compute_of_its_neighbours(lab:
     manifest = json.loads((folder / "experiment.json").read_text())
     for cell in manifest["cells"].values():
         assert cell.pop("settings")["budget.generator_steps"] == 10
+        del cell["config"], cell["uses"]
     (folder / "experiment.json").write_text(json.dumps(manifest))
     grid = build_grid(load(folder))
     assert len(grid.scenarios) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from report_lab import Lab, judged
 
 from reports.grid import build_grid
 from reports.load import load
-from reports.page.content import _history, page_content
+from reports.page.content import _history, as_script, page_content
 
 
 def content(lab: Lab) -> dict[str, Any]:
@@ -27,6 +28,29 @@ def test_each_extractor_has_its_own_column(lab: Lab) -> None:
     assert rows["distilling"]["classifier.fid_ratio"][0] == 10.0
     assert rows["distilling"]["inception.fid_ratio"][0] == 40.0
     assert rows["averaging"]["inception.fid_ratio"] is None
+
+
+def test_every_setting_that_differs_is_a_column_and_a_filter(lab: Lab) -> None:
+    for steps in (10, 9, 100):
+        lab.add("distilling", 0, budget__generator_steps=steps, compute__precision="bf16")
+        lab.add("distilling", 0, budget__generator_steps=steps)
+    found = content(lab)
+    filters = {one["name"]: one["values"] for one in found["filters"]}
+    assert filters["budget.generator_steps"] == ["9", "10", "100"]
+    assert set(filters["compute.precision"]) == {"fp32", "bf16"}
+    places = {tuple(sorted(row["settings"].items())) for row in found["rows"]}
+    assert len(places) == len(found["rows"]) == 6
+
+
+def test_a_value_that_is_no_number_leaves_its_curve_not_the_page(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text("round,step,kl,accuracy\n0,1,nan,0.1\n0,2,2.5,0.2\n0,3,inf,0.3\n")
+    curves = _history(path)
+    assert curves["kl"] == [[2.0, 2.5]]
+    assert len(curves["accuracy"]) == 3
+    assert json.loads(as_script(curves)) == curves
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        as_script({"kl": float("nan")})
 
 
 @pytest.mark.parametrize("second", ["10", "30"], ids=["steps begin anew", "steps go on"])

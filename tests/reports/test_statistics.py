@@ -16,7 +16,6 @@ from reports.comparisons import ALL, comparison_frame, friedman_nemenyi, rank_me
 from reports.grid import build_grid
 from reports.load import load
 from reports.statistics import (
-    hierarchical_bootstrap,
     holm,
     judge,
     least_signed_rank_p,
@@ -97,27 +96,15 @@ def test_differences_are_taken_on_shared_splits_alone() -> None:
     assert shared_differences({"a": 3.0, "b": 2.0}, {"b": 0.5, "c": 9.0}) == {"b": 1.5}
 
 
-def test_bootstrap_is_wider_where_datasets_disagree() -> None:
-    rng = np.random.default_rng(0)
-    low, high, p = hierarchical_bootstrap([[0.1, 0.1, 0.1]] * 4, rng)
-    assert (low, high, p) == pytest.approx((0.1, 0.1, 2 / 10_001))
-    low, high, p = hierarchical_bootstrap([[-0.2, -0.2], [0.0, 0.0], [0.2, 0.2]], rng)
-    assert low == pytest.approx(-0.2, abs=0.02)
-    assert high == pytest.approx(0.2, abs=0.02)
-    assert p > 0.9
-    with pytest.raises(ValueError, match="blocks that hold values"):
-        hierarchical_bootstrap([[0.1], []], rng)
-
-
-def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(5)
-    hits = 0
-    for _ in range(150):
-        blocks = [rng.normal(mean, 0.3, 5).tolist() for mean in rng.normal(0, 1, 12)]
-        low, high, p = hierarchical_bootstrap(blocks, rng, 400)
-        hits += low <= 0 <= high
-        assert (p > 0.06) <= (low <= 0 <= high)
-    assert 0.85 <= hits / 150 <= 1.0
+@given(
+    st.lists(st.integers(-9, 9), min_size=1, max_size=7),
+    st.integers(50, 400),
+)
+def test_signed_rank_of_accuracies_is_that_of_their_counts(
+    differences: list[int], total: int
+) -> None:
+    accuracies = [(total // 2 + each) / total - (total // 2) / total for each in differences]
+    assert signed_rank(accuracies) == signed_rank([float(each) for each in differences])
 
 
 def test_judge_ties_and_tells_apart() -> None:
@@ -184,11 +171,41 @@ def test_comparisons_pair_over_shared_splits(lab: Lab) -> None:
     overall = frame.xs(ALL)
     assert (overall["blocks"] == 3).all()
     assert (overall["block"] == "dataset").all()
-    assert (overall["p_bootstrap_holm"] >= overall["p_bootstrap"]).all()
+    assert (overall["least_p_wilcoxon"] == 0.25).all()
+    assert (overall["p_t_holm"] >= overall["p_t"]).all()
     assert (overall["ci95_low"] <= overall["difference"]).all()
     ranks = rank_methods(grid)
     assert not isinstance(ranks, str)
     assert list(ranks.mean.index) == ["distilling", "averaging", "counting"]
+
+
+def test_over_all_scenarios_a_block_is_one_observation(lab: Lab) -> None:
+    """Splits within a block agree more than blocks do, and say nothing of other blocks."""
+    ahead = {"digits": 0.02, "mnist": 0.10, "svhn": 0.30}
+    for dataset, lead in ahead.items():
+        for seed in range(3):
+            lab.add("averaging", seed, 0.5 + seed / 100, dataset=dataset)
+            lab.add("distilling", seed, 0.5 + seed / 100 + lead, dataset=dataset)
+    frame = comparison_frame(build_grid(load(lab.plan()))).set_index("scenario")
+    row = frame.loc[ALL]
+    expected = stats.ttest_1samp(list(ahead.values()), 0)
+    assert row["difference"] == pytest.approx(0.14)
+    assert row["p_t"] == pytest.approx(expected.pvalue)
+    assert row["p_t"] > 0.2
+    interval = expected.confidence_interval()
+    assert (row["ci95_low"], row["ci95_high"]) == pytest.approx((interval.low, interval.high))
+    assert frame.loc["digits", "p_t"] < 1e-6, "as told apart as can be on every one of them"
+
+
+def test_a_method_that_is_planned_on_some_datasets_only_is_named(lab: Lab) -> None:
+    for dataset in ("digits", "mnist", "svhn"):
+        for place, method in enumerate(("averaging", "distilling", "counting")):
+            lab.add(method, 0, 0.5 + place / 10, dataset=dataset)
+        if dataset != "svhn":
+            lab.add("newest", 0, 0.9, dataset=dataset)
+    ranks = rank_methods(build_grid(load(lab.plan())))
+    assert not isinstance(ranks, str)
+    assert ranks.left_out == ("newest (not planned at svhn)",)
 
 
 def test_a_method_that_is_not_ranked_is_named_with_the_reason(lab: Lab) -> None:

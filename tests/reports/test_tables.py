@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import statistics
 import subprocess
@@ -164,6 +165,18 @@ def test_operations_are_shown_where_they_were_counted_as_they_are_now(lab: Lab, 
     assert "clients FLOPs" in text
     assert "5.00 M" in text
     assert "9.00 M" not in text
+
+
+def test_markdown_headers_and_ranks_show_names_as_they_are(lab: Lab, page: Page) -> None:
+    for dataset in ("yes|no", "mnist", "svhn"):
+        for place, method in enumerate(("averaging", "distilling", "counting")):
+            label = f"[x] {method}|*ours*"
+            lab.add(method, 0, 0.5 + place / 10, label=label, dataset=dataset)
+    write_report(lab.plan(), figures=False)
+    lines = page(lab.folder, "accuracy.md").splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert r"averaging\|\*ours\* |" in page(lab.folder, "comparisons.md")
 
 
 def test_rules_are_said_once(lab: Lab, page: Page) -> None:
