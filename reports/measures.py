@@ -47,12 +47,20 @@ def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "teacher_accuracy": teacher.get("accuracy"),
         "teacher_loss": teacher.get("loss"),
         "details_label": (metrics.get("details") or {}).get("label"),
-        "also_uses": ", ".join((metrics.get("details") or {}).get("also_uses", ())),
+        "also_uses": ", ".join(_also_used(metrics.get("details") or {})),
         "not_for_tables": (metrics.get("details") or {}).get("not_for_tables"),
         "test_samples": metrics.get("test_samples"),
         "per_class_accuracy": _json(metrics.get("per_class_accuracy")),
         "confusion": _json(metrics.get("confusion")),
     }
+
+
+def _also_used(details: Mapping[str, Any]) -> list[str]:
+    """Return what a run read beyond what its method declares, by its own word and its start."""
+    found = [str(word) for word in details.get("also_uses") or ()]
+    if details.get("student_start") == "aggregate":  # the mean of clients by their sample counts
+        found.append("sample counts")
+    return found
 
 
 GENERATION: Mapping[str, str] = {

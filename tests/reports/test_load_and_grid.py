@@ -183,9 +183,11 @@ def test_rows_stand_under_all_that_their_runs_used(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5, details=heads)
     lab.add("averaging", 1, status=Status.NOT_RUN)
     lab.add("averaging", 0, 0.4, label="plain", method__config={"rounds": 2})
+    lab.add("distilling", 0, 0.4, details={"student_start": "aggregate"})
     grid = build_grid(load(lab.plan()))
     groups = {row.label: row.group for row in grid.rows}
     assert groups == {
+        "distilling": "uses sample counts, weights",
         "averaging": "uses label sets, sample counts, weights",
         "plain": "uses sample counts, weights",
     }
