@@ -74,6 +74,8 @@ class FedAvg(Method[FedAvgConfig]):
         "All clients take part in every round; the paper also samples them.",
         "With several rounds the local steps of one full training are shared out over the "
         "rounds; the paper trains a fixed number of epochs in each.",
+        "The recipe's schedule spans each round's steps: with `cosine` the learning rate falls to "
+        "0 in every round, as FedRolex's does here.",
         "label_masked and label_head are not FedAvg's: with both, and uniform weights, it equals "
         "FedRolex at width 1 bit for bit, which tells that method's parts from each other.",
     )

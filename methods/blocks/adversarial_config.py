@@ -70,8 +70,8 @@ class AdversarialConfig(MethodConfig):
     )
     reading: Literal["dense", "clients", "none"] = parameter(
         "dense",
-        "augmentation of the stored images: 'dense' flips, and crops where there is colour; "
-        "'clients' is what the clients train with",
+        "augmentation of the stored images: 'dense' flips, and crops where there is colour "
+        "(published: CIFAR alone); 'clients' is what the clients train with",
         source="code",
     )
     temperature: float = parameter(20.0, "temperature T of T² · KL", source="code", gt=0)

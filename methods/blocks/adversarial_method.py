@@ -21,9 +21,12 @@ SHARED_DEVIATIONS = (
     "The client models are the scenario's, trained by its one recipe for all methods; the "
     "published code has a recipe of its own, and leaves clients in evaluation mode after "
     "their first epoch (DENSE).",
-    "A profile fixes generator steps, generated and distilled images for all methods alike; "
-    "epochs, and steps an epoch, follow from them in the published proportions. "
-    "`schedule=published` restores the published schedule.",
+    "A profile fixes generator steps, generated and distilled images for all methods alike: "
+    "an epoch makes one batch, epochs share the steps evenly, and distil in proportion to the "
+    "pool. Steps a batch (30 published) and passes over the pool an epoch (one published) follow "
+    "from the profile; in profile `paper` DENSE has both as published, `dense_cb` and "
+    "Co-Boosting, whose batches are half as large, half of both. `schedule=published` restores "
+    "the published schedule.",
     "The student's start and its batch-norm rule are the scenario's; "
     "`student_setting=native` restores the published ones.",
     "Accuracy is that of the last epoch; the published codes report the best epoch on the "
@@ -33,6 +36,7 @@ SHARED_DEVIATIONS = (
     "The student is in evaluation mode whenever a generator learns from it, and no weight "
     "gradient is computed in client models, which are frozen.",
     "Inputs have the dataset's normalisation, the same for all methods.",
+    "Stored images are cropped where they have colour; DENSE's published code crops CIFAR alone.",
     "A last batch of one image joins the batch before it.",
     "With bfloat16 the forward passes run in it; losses are formed in float32.",
     "Paddings are published for 32×32 images and scaled with the image size.",

@@ -16,6 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.contract import Client, GlobalModel, Information, Oracle, Server, Upload
 from benchmark.errors import UserError, unknown
@@ -33,7 +34,10 @@ SAMPLES = 64
 SYNTHESIS_BATCH = 256
 """New images an epoch of a source that names no such number (that of DENSE)."""
 EPOCHS = 10
-"""Epochs that a single one is split into for a teacher that improves between epochs (ours)."""
+"""Epochs that a single one is split into for a part that changes between epochs (ours).
+
+A teacher that improves from one to the next, or a student whose learning rate is annealed.
+"""
 
 EXACT = Precision(memory_format=torch.channels_last)
 """How accuracy of record is computed, that of teachers too."""
@@ -138,7 +142,7 @@ class Part(Generic[Made]):
         Its settings with their defaults; overrides are validated by its class.
     make : callable
         Makes the part of :class:`Materials` and settings. A student is made with the model
-        to train and the batch-norm rule besides.
+        to train and the rule for its start and batch norm besides.
     uses : frozenset of Information
         What it uses beyond the clients' weights.
     upload : callable, optional
@@ -312,7 +316,7 @@ def compose(
         materials,
         composition.student_settings,
         starting_model(server, uploads, rule.init),
-        rule.batch_norm,
+        rule,
     )
 
     judged = teacher if isinstance(teacher, nn.Module) else None
@@ -329,7 +333,8 @@ def compose(
     samples = images.samples(SAMPLES) if isinstance(images, GeneratorImages) else None
     grids = {} if samples is None else {"generated": samples}
     made = images.generated() if isinstance(images, Generative) else None
-    return GlobalModel(student.model, judged, details, grids, generated=made)
+    warnings = _warn_of_batch_norm(composition, server)
+    return GlobalModel(student.model, judged, details, grids, warnings, generated=made)
 
 
 def _schedule(composition: Composition, budget: Budget) -> tuple[EpochPlan, ...]:
@@ -337,9 +342,18 @@ def _schedule(composition: Composition, budget: Budget) -> tuple[EpochPlan, ...]
     if part.schedule is None:
         return derive_schedule(budget, getattr(settings, "synthesis_batch", SYNTHESIS_BATCH))
     plans = part.schedule(budget, settings)
-    if len(plans) == 1 and TEACHERS[composition.teacher].several_epochs:
+    anneals = getattr(composition.student_settings, "cosine", False)
+    if len(plans) == 1 and (anneals or TEACHERS[composition.teacher].several_epochs):
         return split_epoch(plans[0], EPOCHS)
     return plans
+
+
+def _warn_of_batch_norm(composition: Composition, server: Server) -> tuple[str, ...]:
+    """Say so if the generator's batch-norm term is asked for but has nothing to work on."""
+    wanted = getattr(composition.images_settings, "batch_norm", 0.0) > 0
+    if not wanted or any(isinstance(m, _BatchNorm) for m in server.initial_model().modules()):
+        return ()
+    return ("the generator's batch_norm term is 0: the clients' models have no batch norm",)
 
 
 def _details(

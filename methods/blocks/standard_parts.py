@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.contract import Information
 from benchmark.errors import UserError
+from benchmark.specs import StudentSpec
 from methods.blocks.composition import (
     IMAGES,
     PRESETS,
@@ -64,9 +65,9 @@ class ServerGenerator(Synthesis):
         Augmentation between generator and classifiers: ``crop_padding`` (pixels of a 32×32
         image) and ``flip`` as they are set, or what the clients train with.
     reading : {"dense", "clients", "none"}
-        Augmentation of stored images when they are read: DENSE's published one (flip, and
-        crop as well where images have colour), what the clients train with (Co-Boosting,
-        published code), or none.
+        Augmentation of stored images when they are read: DENSE's (flip, and crop as well
+        where images have colour; published for CIFAR alone), what the clients train with
+        (Co-Boosting, published code), or none.
     """
 
     synthesis_batch: int = Field(default=256, ge=1)
@@ -187,13 +188,13 @@ def real_images(materials: Materials, settings: RealSettings) -> RealImages:
 
 
 def distilled_student(
-    materials: Materials, settings: Distillation, model: Any, batch_norm: str
+    materials: Materials, settings: Distillation, model: Any, rule: StudentSpec
 ) -> DistilledStudent:
     """Make a student that learns by T² · KL."""
     task = materials.server.task
     return DistilledStudent(
         model,
-        settings.model_copy(update={"batch_norm": batch_norm}),
+        settings.model_copy(update={"batch_norm": rule.batch_norm}),
         normalization=task.normalization,
         num_classes=task.num_classes,
         generator=materials.stream("student"),

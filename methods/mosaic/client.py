@@ -28,6 +28,8 @@ FEATURE_BATCH = 500
 
 _STATE = "generator."
 _CODE = (adversarial, gan_trainer, losses, networks, bn_statistics)
+_VERSION = 1
+"""Raised when what else decides a generator changes: training, guide, or weights by size."""
 
 
 def trained_generator(
@@ -54,6 +56,8 @@ def trained_generator(
     # Only what training reads: another way of drawing images is no other generator.
     read = mine.model_dump(mode="json", include=set(GeneratorSettings.model_fields))
     description = {"settings": {**read, "epochs": None}, "steps": steps, "code": _code_digest()}
+    if _VERSION > 1:  # generators from before versions were counted stay what they are
+        description["version"] = _VERSION
 
     def make() -> tuple[dict[str, Tensor], dict[str, int]]:
         return _train(client, mine, steps), {"steps": steps}

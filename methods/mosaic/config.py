@@ -54,7 +54,8 @@ class MosaicConfig(AllSettings):
     preset: Literal["described", "code"] = parameter(
         "described",
         "What fills in parameters that are not given: 'described', the method as the paper is "
-        "described, or 'code', what the published program really runs.",
+        "described, or 'code', where the published program differs in terms, ranges and start. "
+        "Its rounds, steps and guide besides are set by experiment mosaic_published.",
     )
 
     @model_validator(mode="before")

@@ -92,8 +92,11 @@ class ParameterExperts:
         if index < len(self._held):
             held: Tensor = self._held[index](images)
             return held
-        # The shared frame can't be overwritten while gradients still need its weights.
-        built: Tensor = functional_call(self._frame, self._mixer.state(index), (images,))
+        # The shared frame can't be overwritten while gradients still need its weights. Uploads
+        # wait in the main memory, whatever the frame computes on.
+        device = next(self._frame.parameters()).device
+        state = {name: value.to(device) for name, value in self._mixer.state(index).items()}
+        built: Tensor = functional_call(self._frame, state, (images,))
         return built
 
     def _filled(self, images: Tensor) -> Tensor:

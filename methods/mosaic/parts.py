@@ -6,8 +6,6 @@ They are registered for any combination: ``images=generators``, ``teacher=expert
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from benchmark.contract import Client, Information, Upload
@@ -67,20 +65,19 @@ def make_student(
     materials: Materials,
     settings: DistillationSettings,
     model: torch.nn.Module,
-    batch_norm: Literal["update", "freeze", "reestimate"],
+    rule: StudentSpec,
 ) -> Student:
     """Make the student part: Adam on soft, hard and Bhattacharyya terms."""
     task = materials.server.task
-    warm = batch_norm == "freeze" or materials.server.student.init == "aggregate"
     batch = settings.images_per_client * len(materials.uploads)
     return DistilledStudent(
         model,
         Distillation(
             optimizer="adam",
-            learning_rate=settings.lr or (1e-4 if warm else 1e-3),
+            learning_rate=settings.lr or (1e-4 if rule.init == "aggregate" else 1e-3),
             temperature=settings.temperature,
             batch_size=batch,
-            batch_norm=batch_norm,
+            batch_norm=rule.batch_norm,
             ahead=max(batch, AHEAD),
             report_every=max(1, materials.budget.distilled_images // batch // 100),
         ),

@@ -90,6 +90,9 @@ class Mosaic(Method[MosaicConfig]):
         "(meta_bias_correction).",
         "The student starts and normalises as the scenario says; student=native is published: the "
         "aggregate, in evaluation mode. From random weights its learning rate is 1e-3.",
+        "Rounds beside the exchange follow the recipe's schedule, each from its beginning; the "
+        "published ones have none, as those of experiment mosaic_published.",
+        "Pooled images are kept with 8 bits; the published loop keeps none (images_pool=fresh).",
         "A class that nobody holds falls back to the global average; the published code crashes.",
         "The third distillation term is a Bhattacharyya distance; the published code calls it a "
         "Jensen-Shannon divergence.",

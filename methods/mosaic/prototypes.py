@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 
@@ -120,6 +118,10 @@ def class_prototypes(features: Tensor, labels: Tensor, clusters: int) -> Prototy
 
 
 def _centres(points: Tensor, clusters: int) -> Tensor:
+    # Two seconds of imports, which only a run that makes prototypes is to wait for.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     model = KMeans(clusters, n_init=1, random_state=RANDOM_STATE)  # type: ignore[no-untyped-call, unused-ignore]
     # Fewer distinct points than centres is no fault; centres then repeat.
     with warnings.catch_warnings():

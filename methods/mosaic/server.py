@@ -112,7 +112,7 @@ def distil_mosaic(
         materials,
         settings.distillation,
         starting_model(server, materials.uploads, rule.init),
-        rule.batch_norm,
+        rule,
     )
     progress = Progress()
 

@@ -193,6 +193,15 @@ def test_mosaic_parts_go_with_the_others(run) -> None:
     assert boosted["counters"]["distilled_images"] == BUDGET["distilled_images"]
 
 
+def test_a_learning_rate_is_annealed_whatever_the_images(run) -> None:
+    """Or a student would change its schedule with the source of its images."""
+    parts = {"teacher": "mean", "student": "dense_cb"}
+    own = run("compose", {"images": "generators", "images_settings": MOSAIC, **parts})
+    assert own.output.details["epochs"] == 10
+    plain = {"images": "generators", "images_settings": MOSAIC, "teacher": "mean"}
+    assert run("compose", plain).output.details["epochs"] == 1
+
+
 @pytest.mark.parametrize("kind", ["parameter", "swapped", "logit"])
 def test_experts_let_gradients_through_to_images_alone(kind) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -194,6 +194,7 @@ def test_the_batch_norm_term_acts_where_it_has_weight(bench) -> None:
     # Not inherited: hooks that never attach.
     plain = bench("dense").run().server.snapshots[-1].scalars["images/loss"]
     with_term = bench("dense", {"batch_norm": 1.0}).run()
+    assert with_term.output.warnings == ()
     assert with_term.server.snapshots[-1].scalars["images/loss"] > plain
     model = with_term.output.teacher.ensemble.clients[0]
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
@@ -294,8 +295,11 @@ def test_teacher_of_record_is_computed_in_full_precision(bench) -> None:
 
 
 def test_models_without_batch_norm_work(bench) -> None:
-    made = bench("dense", {"batch_norm": 1.0}, norm="none").run().output.model
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in made.modules())
+    made = bench("dense", {"batch_norm": 1.0}, norm="none").run().output
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in made.model.modules())
+    assert made.warnings == (
+        "the generator's batch_norm term is 0: the clients' models have no batch norm",
+    )
 
 
 def test_workload_grows_with_the_budget_and_the_clients() -> None:

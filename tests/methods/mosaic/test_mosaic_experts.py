@@ -116,6 +116,17 @@ def test_number_of_models_in_memory_does_not_grow_with_classes() -> None:
     assert len({id(experts.expert(i)) for i in range(50)}) == 3
 
 
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+def test_experts_answer_where_the_images_are_wherever_uploads_wait() -> None:
+    """Uploads stay in the main memory; the device ``meta`` stands for a GPU here."""
+    counts = torch.ones(3, 6, dtype=torch.int64)
+    mixer = ExpertMixer([m.state_dict() for m in clients()], expert_weights(counts))
+    experts = ParameterExperts(clients()[0].to("meta"), mixer, resident=2)
+    wanted = images().to("meta").requires_grad_()
+    assert experts.logits(wanted).device.type == "meta"
+    assert experts.logits(images().to("meta")).device.type == "meta"
+
+
 def test_experts_carry_no_gradient_and_leave_the_given_model_alone() -> None:
     model = random_tiny(7).train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
