@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark.contract import Client, GlobalModel, Method, Reference, Upload
+from benchmark.contract import Broadcast, Client, GlobalModel, Method, Reference, Upload
 from benchmark.federation.federation import Federation
-from benchmark.federation.traffic import account_for
 from benchmark.testing.bench import UNEQUAL_WIDTHS, Bench
-from benchmark.testing.reach import reachable_tensors, shares_rows
+from benchmark.testing.reach import Secret, reachable_tensors
 
 Check = Callable[[Bench], None]
 
@@ -64,14 +65,26 @@ def runs_and_classifies(bench: Bench) -> None:
 
 
 def repeats_bit_for_bit(bench: Bench) -> None:
-    """Agree in every bit between two runs, whatever global chance did in between."""
+    """Agree in every bit between two runs, whatever global chance did in between.
+
+    The second one finds an empty cache: what clients train and make is made again.
+    """
     first = bench.first.result
     torch.rand(7)
-    np.random.default_rng().random(7)
-    second = bench.run()
-    for name, value in _state(first.output.model).items():
-        same = torch.equal(value, _state(second.output.model)[name])
-        _require(same, f"{bench.name}: '{name}' differs between two runs")
+    np.random.random(7)  # noqa: NPY002 - the global stream is what is to be moved
+    with tempfile.TemporaryDirectory(prefix="contract-again-") as folder:
+        second = replace(bench, folder=Path(folder)).run()
+    for what, one, other in (
+        ("", first.output.model, second.output.model),
+        ("teacher's ", first.output.teacher, second.output.teacher),
+    ):
+        again = _state(other)
+        for name, value in _state(one).items():
+            same = name in again and torch.equal(value, again[name])
+            _require(same, f"{bench.name}: {what}'{name}' differs between two runs")
+    made = [_generated(run.output) for run in (first, second)]
+    same = torch.equal(made[0], made[1])
+    _require(same, f"{bench.name}: generated images differ between two runs")
     _require(first.traffic == second.traffic, f"{bench.name}: traffic differs between two runs")
     details = dict(first.output.details), dict(second.output.details)
     _require(details[0] == details[1], f"{bench.name}: details differ between two runs")
@@ -80,7 +93,11 @@ def repeats_bit_for_bit(bench: Bench) -> None:
 def leaves_global_chance_alone(bench: Bench) -> None:
     """Neither draw from nor seed a global random stream."""
     moved = bench.first.moved
-    _require(not moved, f"{bench.name}: uses the global RNG of {' and '.join(moved)}")
+    _require(
+        not moved,
+        f"{bench.name}: uses the global RNG of {' and '.join(moved)}; draw from "
+        "client.generator(purpose) or server.generator(purpose)",
+    )
 
 
 def ignores_batch_mates(bench: Bench) -> None:
@@ -100,28 +117,31 @@ def ignores_batch_mates(bench: Bench) -> None:
 def sees_only_what_it_may(bench: Bench) -> None:
     """Reach no image on the server, only its own on a client, and never the test set."""
     cpu = torch.device("cpu")
-    test = bench.data.test(cpu).images
-    everybody = bench.data.everybody(cpu).images
+    normalization = bench.data.task.normalization
+    pictures = bench.data.everybody(cpu).images
+    test = Secret(bench.data.test(cpu).images, normalization)
+    everybody = Secret(pictures, normalization)
 
     def watch(method: Method[Any], federation: Federation) -> None:
         def client_update(client: Client, broadcast: Any) -> Upload:
             index = client.info.index
             own = {row.numpy().tobytes() for row in client.images.cpu()}
-            others = torch.stack([row for row in everybody if row.numpy().tobytes() not in own])
+            rest = [row for row in pictures if row.numpy().tobytes() not in own]
+            others = Secret(torch.stack(rest), normalization)
             for found in reachable_tensors(client, broadcast):
-                _require(not shares_rows(found, test), f"client {index} reaches the test set")
-                _require(not shares_rows(found, others), f"client {index} reaches others' data")
+                _require(not test.is_in(found), f"client {index} reaches the test set")
+                _require(not others.is_in(found), f"client {index} reaches others' data")
             return original_update(client, broadcast)
 
         def server_update(uploads: Mapping[int, Upload], server: Any, *rest: Any) -> GlobalModel:
             for found in reachable_tensors(server, uploads):
-                _require(not shares_rows(found, test), "the server reaches the test set")
-                _require(not shares_rows(found, everybody), "the server reaches client data")
+                _require(not test.is_in(found), "the server reaches the test set")
+                _require(not everybody.is_in(found), "the server reaches client data")
             kept = {key: value for key, value in vars(method).items() if key not in replaced}
             for found in () if privileged else reachable_tensors(kept):
-                _require(not shares_rows(found, everybody), "the method keeps client data in self")
+                _require(not everybody.is_in(found), "the method keeps client data in self")
             for found in reachable_tensors(*rest):
-                _require(not shares_rows(found, test), "the oracle reaches the test set")
+                _require(not test.is_in(found), "the oracle reaches the test set")
             made: GlobalModel = original_server(uploads, server, *rest)
             return made
 
@@ -165,24 +185,30 @@ def leaves_its_inputs_alone(bench: Bench) -> None:
 
 
 def counts_what_crosses(bench: Bench) -> None:
-    """Book the length of the bytes that were sent, part by part."""
-    seen: dict[int, dict[str, int]] = {}
+    """Book the bytes of every tensor that was sent, part by part, each round and both ways."""
+    sent: dict[tuple[str, int, int], dict[str, int]] = {}
 
     def watch(method: Method[Any], federation: Federation) -> None:
         original = method.client_update
 
-        def client_update(client: Client, broadcast: Any) -> Upload:
+        def client_update(client: Client, broadcast: Broadcast) -> Upload:
             upload = original(client, broadcast)
-            if client.round == 0:
-                seen[client.info.index] = account_for(upload)
+            place = (client.round, client.info.index)
+            for way, message in (("uploads", upload), ("broadcasts", broadcast)):
+                sent[way, *place] = {
+                    part: sum(value.nbytes for value in tensors.values())
+                    for part, tensors in message.parts.items()
+                }
             return upload
 
         method.client_update = client_update  # type: ignore[method-assign]
 
-    result = bench.run(watch)
-    for index, parts in seen.items():
-        booked = result.traffic.uploads[0, index]
-        _require(booked == parts, f"client {index}: booked {booked}, sent {parts}")
+    traffic = bench.run(watch).traffic
+    for (way, *place), parts in sent.items():
+        booked = getattr(traffic, way).get(tuple(place), {})
+        for part, count in parts.items():
+            same = booked.get(part) == count
+            _require(same, f"{way} {place}: '{part}' has {count} bytes, booked are {booked}")
 
 
 def survives_tiny_clients(bench: Bench) -> None:
@@ -205,8 +231,12 @@ def takes_unequal_widths_or_says_why(bench: Bench) -> None:
         _require(bool(narrow.skip.strip()), f"{bench.name}: refuses without a reason")
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    return dict(model.state_dict())
+def _generated(output: GlobalModel) -> Tensor:
+    return torch.empty(0) if output.generated is None else output.generated.images
+
+
+def _state(model: nn.Module | None) -> dict[str, Tensor]:
+    return {} if model is None else dict(model.state_dict())
 
 
 CHECKS: tuple[Check, ...] = (

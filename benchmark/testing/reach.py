@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import types
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark.images import Normalization
+
+_ROUNDING = 0.05
+"""Largest error of a pixel (of 255) that went through float32 arithmetic and back."""
 _LEAVES = (str, bytes, int, float, bool, type(None), type, types.ModuleType, torch.device)
 
 
@@ -38,8 +44,10 @@ def _neighbours(value: object) -> Iterable[object]:
     if isinstance(value, Mapping):
         yield from list(value.keys())
         yield from list(value.values())
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif isinstance(value, list | tuple | set | frozenset | deque):
         yield from value
+    if isinstance(value, functools.partial):
+        yield from (value.func, value.args, value.keywords)
     if isinstance(value, types.MethodType):
         yield value.__self__
         yield value.__func__
@@ -55,16 +63,64 @@ def _neighbours(value: object) -> Iterable[object]:
             yield getattr(value, slot)
 
 
-def shares_rows(found: Tensor, secret: Tensor) -> bool:
-    """Return whether a tensor holds any image of ``secret`` (uint8 [n, C, H, W]).
+class Secret:
+    """Images that must not turn up elsewhere, in whatever form a model is fed them.
 
-    Floats count as images too, in the unit range.
+    Parameters
+    ----------
+    images : Tensor
+        uint8 [n, C, H, W], any device.
+    normalization : Normalization, optional
+        The task's; without one, normalised images are not looked for.
     """
-    if found.dim() != secret.dim() or found.shape[1:] != secret.shape[1:] or not len(found):
-        return False
-    if found.is_floating_point() and found.min() >= 0 and found.max() <= 1:
-        found = (255 * found.float()).round().to(torch.uint8)
-    if found.dtype != secret.dtype:
-        return False
-    mine = {row.numpy().tobytes() for row in secret.cpu().contiguous()}
-    return any(row.numpy().tobytes() in mine for row in found.detach().cpu().contiguous())
+
+    def __init__(self, images: Tensor, normalization: Normalization | None = None) -> None:
+        self._shape = images.shape[1:]
+        self._rows = _texts(images)
+        self._normalization = normalization
+
+    def is_in(self, found: Tensor) -> bool:
+        """Return whether a tensor holds any of the images.
+
+        Flat or not, alone or in a batch, as whole numbers or in the ranges 0 to 255, 0 to 1,
+        -1 to 1, or normalised. An image of one value alone says nothing, and is not looked for.
+        """
+        pixels = self._shape.numel()
+        if not pixels or found.numel() < pixels or found.numel() % pixels or found.is_complex():
+            return False
+        values = found.detach().cpu().reshape(-1, *self._shape)
+        return any(not self._rows.isdisjoint(_texts(form)) for form in self._forms(values))
+
+    def _forms(self, values: Tensor) -> Iterator[Tensor]:
+        """Yield what a tensor would be as 8-bit images, in each form that it can be in."""
+        if not values.is_floating_point():
+            yield from _as_bytes(values)
+            return
+        values = values.double()
+        if not bool(torch.isfinite(values).all()):
+            return
+        yield from _as_bytes(values)
+        yield from _as_bytes(255 * values)
+        yield from _as_bytes(127.5 * (values + 1))
+        if self._normalization is not None:
+            mean, std = (
+                torch.tensor(each, dtype=torch.float64).view(-1, 1, 1)
+                for each in (self._normalization.mean, self._normalization.std)
+            )
+            yield from _as_bytes(255 * (values * std + mean))
+
+
+def _as_bytes(values: Tensor) -> Iterator[Tensor]:
+    """Yield values as bytes if they are close to such: an image's error is a rounding."""
+    rounded = values.round() if values.is_floating_point() else values
+    rows = (rounded >= 0).flatten(1).all(1) & (rounded <= 255).flatten(1).all(1)
+    if values.is_floating_point():
+        rows &= ((values - rounded).abs() < _ROUNDING).flatten(1).all(1)
+    if bool(rows.any()):
+        yield rounded[rows].to(torch.uint8)
+
+
+def _texts(images: Tensor) -> set[bytes]:
+    flat = images.detach().cpu().flatten(1)
+    various = (flat != flat[:, :1]).any(1)
+    return {row.numpy().tobytes() for row in flat[various].contiguous()}

@@ -78,7 +78,21 @@ def test_it_keeps_the_contract(site: Path) -> None:
 HOARDER = plugin_lab.SOURCE.replace(
     '        if mode == "raise"', '        self.hoard = [client.images]\n        if mode == "raise"'
 )
-SCALED_HOARDER = HOARDER.replace("[client.images]", "[client.images.float() / 255]")
+FORMS = (
+    "client.images.float() / 255",
+    "client.images.float()",
+    "client.images.long()",
+    "client.images / 127.5 - 1",
+    "client.task.normalization.from_uint8(client.images)",
+    "client.images.flatten(1)",
+    "client.images[3]",
+)
+"""What a model may be fed, and what a plugin may make of an image by a slip."""
+HIDING = (
+    "[{}]",
+    "__import__('functools').partial(print, {})",
+    "__import__('collections').deque([{}])",
+)
 GAMBLER = plugin_lab.SOURCE.replace(
     "        return GlobalModel(model)",
     "        model.head.bias.data += torch.rand(10) * 1e-3\n        return GlobalModel(model)",
@@ -97,7 +111,6 @@ SMUGGLER = plugin_lab.SOURCE.replace(
     ("source", "check", "says"),
     [
         (HOARDER, sees_only_what_it_may, "the method keeps client data in self"),
-        (SCALED_HOARDER, sees_only_what_it_may, "the method keeps client data in self"),
         (SMUGGLER, sees_only_what_it_may, "the server reaches client data"),
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
         (GAMBLER, leaves_global_chance_alone, "uses the global RNG of torch"),
@@ -113,6 +126,23 @@ def test_the_contract_suite_finds_what_it_breaks(
     runs_and_classifies(bench)  # as in the suite: no check is blinded by one before it
     with pytest.raises(AssertionError, match=says):
         check(bench)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_is_found_in_every_form(form: str, site: Path, tmp_path: Path) -> None:
+    plugin_lab.install(site, SMUGGLER.replace('{"all": client.images}', f'{{"all": {form}}}'))
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    with pytest.raises(AssertionError, match="the server reaches client data"):
+        sees_only_what_it_may(bench)
+
+
+@pytest.mark.parametrize("place", HIDING)
+def test_an_image_is_found_wherever_it_hides(place: str, site: Path, tmp_path: Path) -> None:
+    hidden = place.format("client.images")
+    plugin_lab.install(site, HOARDER.replace("[client.images]", hidden))
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    with pytest.raises(AssertionError, match="the method keeps client data in self"):
+        sees_only_what_it_may(bench)
 
 
 class Stopped:
