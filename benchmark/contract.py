@@ -240,7 +240,12 @@ class Method(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def client_update(self, client: Client, broadcast: Broadcast) -> Upload:
-        """Return what a client uploads in this round."""
+        """Return what a client uploads in this round.
+
+        Where another run is making something that this one asks the cache for, the call is broken
+        off and made again later, on the method as it was before: it has no effect but its upload
+        and what it keeps in ``self``, which stays on this client.
+        """
 
     @abstractmethod
     def server_update(self, uploads: Mapping[int, Upload], server: Server) -> GlobalModel:

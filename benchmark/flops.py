@@ -145,6 +145,14 @@ class FlopMeter:
         else:
             self._closed += flops
 
+    def mark(self) -> tuple[bool, int]:
+        """Return what was counted in closed sections, for :meth:`set_back`."""
+        return self.known, self._closed
+
+    def set_back(self, mark: tuple[bool, int]) -> None:
+        """Forget what was counted since."""
+        self.known, self._closed = mark
+
     @contextmanager
     def section(self) -> Iterator[None]:
         """Count what is done inside; sections don't nest."""

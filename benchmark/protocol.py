@@ -148,7 +148,7 @@ def update_client(
 
 def _uploads(
     method: Method[Any],
-    on_device: Mapping[int, Method[Any]],
+    on_device: dict[int, Method[Any]],
     clients: Sequence[LocalClient],
     server: ServerContext,
     result: ProtocolResult,
@@ -168,14 +168,16 @@ def _uploads(
             arrived = _broadcast(method, client, server, result, server.round)
         # Only when nobody is left who could do something else.
         client.patient = left_alone > len(waiting)
+        index = client.info.index
+        # What a try that is broken off wrote into `self` is forgotten with it.
+        tried = on_device[index] if client.patient else copy.deepcopy(on_device[index])
         try:
-            made = _update(on_device[client.info.index], client, arrived, result)
+            made = _update(tried, client, arrived, result)
         except BusyError:
             waiting.append((client, arrived))
             left_alone += 1
         else:
-            left_alone = 0
-            index = client.info.index
+            left_alone, on_device[index] = 0, tried
             uploads[index] = result.traffic.up(server.round, index, made)
     for client in clients:
         client.patient = True
@@ -200,14 +202,18 @@ def _update(
     method: Method[Any], client: LocalClient, arrived: Broadcast, result: ProtocolResult
 ) -> Upload:
     index = client.info.index
+    before = client.costs()
     began, cached = time.perf_counter(), client.cost.cached_seconds
     try:
         with client.flops.section():
-            return _checked(method, "client_update", method.client_update(client, arrived), Upload)
-    finally:
-        # Of an update that met something in other hands, too: what it did is not done again.
-        seconds = time.perf_counter() - began + client.cost.cached_seconds - cached
-        result.client_seconds[index] = result.client_seconds.get(index, 0.0) + seconds
+            made = _checked(method, "client_update", method.client_update(client, arrived), Upload)
+    except BusyError:
+        # All of it comes again: what it left in the cache at its first price, the rest anew.
+        client.set_back(before)
+        raise
+    seconds = time.perf_counter() - began + client.cost.cached_seconds - cached
+    result.client_seconds[index] = result.client_seconds.get(index, 0.0) + seconds
+    return made
 
 
 def _check_content(method: Method[Any], output: GlobalModel) -> None:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -276,6 +276,15 @@ class LocalClient:
         if not made_now:
             self.cost.cached_seconds += float(entry.info["seconds"])
             self.flops.add(flops)
+
+    def costs(self) -> tuple[Cost, tuple[bool, int]]:
+        """Return what was booked so far, for :meth:`set_back`."""
+        return replace(self.cost, cache_ids=list(self.cost.cache_ids)), self.flops.mark()
+
+    def set_back(self, before: tuple[Cost, tuple[bool, int]]) -> None:
+        """Forget what was booked since."""
+        self.cost = replace(before[0], cache_ids=list(before[0].cache_ids))
+        self.flops.set_back(before[1])
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return this client's random stream for a purpose and the current round."""

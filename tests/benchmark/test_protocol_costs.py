@@ -83,20 +83,37 @@ def test_an_artifact_made_of_a_cached_one_costs_both(federation: Federation) -> 
     assert all(len(ids) == 1 for ids in second.cache_ids.values())
 
 
-def test_work_before_a_busy_moment_is_booked(federation: Federation) -> None:
+def test_a_try_that_is_broken_off_leaves_its_cache_entries_and_nothing_else(
+    federation: Federation,
+) -> None:
+    met: list[int] = []
+
     class Interrupted(Toy):
-        met = 0
+        updates = 0
 
         def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
-            if client.info.index == 0 and not self.met:
-                self.met += 1
-                time.sleep(0.2)
+            self.updates += 1
+            matrix = torch.ones(64, 64, dtype=torch.float64)
+            assert float((matrix @ matrix)[0, 0]) == 64
+            client.local_model()
+            if client.info.index == 0 and not met:
+                met.append(0)
+                time.sleep(0.3)
                 raise BusyError("a generator")
-            return Upload()
+            return Upload(values={"updates": self.updates})
 
-    seconds = run(Interrupted(), federation).client_seconds
-    assert set(seconds) == {0, 1, 2}
-    assert seconds[0] >= 0.2
+    class Plain(Interrupted):
+        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
+            met.append(0)
+            return super().client_update(client, broadcast)
+
+    fresh = run(Plain(), federation)
+    met.clear()
+    broken = run(Interrupted(), federation)
+    assert met
+    assert broken.client_flops == fresh.client_flops, "the first try is not counted"
+    assert broken.cache_ids == fresh.cache_ids
+    assert broken.traffic == fresh.traffic, "the first try has left something in self"
 
 
 def test_what_is_asked_for_twice_is_made_once_without_a_cache_too(tmp_path: Path) -> None:
