@@ -96,7 +96,9 @@ def generation_notes(grid: Grid) -> list[str]:
         for run in cell.runs
         for name in extractors(grid)
     ):
-        said.append(f"{FEW} Fewer images than features: this distance is biased upwards.")
+        said.append(
+            f"{FEW} Fewer images, generated or real, than features: the distance is biased."
+        )
     return said
 
 

@@ -37,6 +37,8 @@ COVERED = 0.1
 LARGE_FID = 1000.0
 SMALL_IS = 2.0
 """Failure signatures: a larger Fréchet distance (Inception's), a smaller Inception score."""
+OF_REAL = 0.75
+"""Share of real images' own score below which alone a score is small: two classes can't reach 2."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,18 @@ class RealImages:
         return statistics_of(self.pool.vectors)
 
     @cached_property
+    def tested(self) -> Statistics:
+        """Of real test images."""
+        return statistics_of(self.test.vectors)
+
+    @cached_property
     def fid(self) -> float:
         """Distance between the clients' data and real test images: the scale of all others."""
-        return frechet_distance(statistics_of(self.test.vectors), self.statistics)
+        return frechet_distance(self.tested, self.statistics)
+
+    def ratio(self, fid: float) -> float | None:
+        """Return a distance over that of real test images, if there is such a scale."""
+        return fid / self.fid if self.fid > 0 else None
 
     def client(self, index: int) -> Features:
         """Return the features of one client's data."""
@@ -275,7 +286,7 @@ def _distance(real: RealImages, reference: Statistics) -> _Distance:
         if len(vectors) <= vectors.shape[1] or not reference.enough:
             return {"fid": None, "fid_ratio": None}
         fid = frechet_distance(statistics_of(vectors), reference)
-        return {"fid": fid, "fid_ratio": fid / real.fid if real.fid > 0 else None}
+        return {"fid": fid, "fid_ratio": real.ratio(fid) if real.tested.enough else None}
 
     return against
 
@@ -287,9 +298,10 @@ def _pooled(fake: Features, real: RealImages) -> dict[str, Any]:
     shares = precision_recall(_spread(fake.vectors, MANIFOLD), _spread(real.pool.vectors, MANIFOLD))
     return {
         "images": len(fake),
-        "enough": own.enough,
+        # A covariance of too few vectors is biased on whichever side, the scale's own too.
+        "enough": own.enough and real.statistics.enough and real.tested.enough,
         "fid": fid,
-        "fid_ratio": fid / real.fid if real.fid > 0 else None,
+        "fid_ratio": real.ratio(fid),
         "kid": kernel_distance(fake.vectors, real.pool.vectors),
         "inception_score": None if score is None else score[0],
         "inception_score_split_sd": None if score is None else score[1],
@@ -341,6 +353,8 @@ def _signatures(entry: dict[str, Any]) -> list[str]:
     if name == INCEPTION and pooled["fid"] > LARGE_FID:
         warnings.append(f"generated images: FID ({name}) is {pooled['fid']:.0f}, over 1000")
     score = pooled["inception_score"]
-    if score is not None and score < SMALL_IS:
+    own = entry["real"]["inception_score"]
+    least = SMALL_IS if own is None else min(SMALL_IS, OF_REAL * own)
+    if score is not None and score < least:
         warnings.append(f"generated images: Inception score ({name}) is {score:.2f}, under 2")
     return warnings

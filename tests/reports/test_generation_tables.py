@@ -105,7 +105,7 @@ def test_a_distance_of_too_few_images_is_marked(lab: Lab, page: Page) -> None:
     lab.add("distilling", 0, generation=[judged(enough=False)])
     _, texts = columns_of(lab.plan())
     assert "12.5‡" in texts["distilling"]
-    assert "‡ Fewer images than features" in page(lab.folder, "generation.md")
+    assert "‡ Fewer images, generated or real, than features" in page(lab.folder, "generation.md")
 
 
 def test_no_table_without_generated_images(lab: Lab) -> None:

@@ -25,7 +25,8 @@ from benchmark.generation import (
 )
 from benchmark.generation import extractors as extractors_module
 from benchmark.generation.inception import WEIGHTS_VARIABLE, find_weights, load_inception
-from benchmark.generation.measure import RealImages
+from benchmark.generation.measure import RealImages, _by_class, _pooled, _signatures
+from benchmark.generation.scores import statistics_of
 from benchmark.specs import ComputeSpec, ScenarioSpec
 from benchmark.store import Cache
 from benchmark.testing import Bench
@@ -127,6 +128,41 @@ def test_classes_are_those_of_the_named_labeller_whoever_judges(
     assert entry["labeller"] == "classifier"
     assert [row["images"] for row in entry["classes"]] == torch.bincount(samples.labels).tolist()
     assert all(row["fid"] == pytest.approx(0, abs=1e-4) for row in entry["classes"])
+
+
+@pytest.mark.parametrize("few", ["generated", "train", "test", "none"])
+def test_a_distance_of_too_few_images_on_any_side_is_marked(data: ScenarioData, few: str) -> None:
+    """The scale's own side, too: a perfect generator would else look twice as good as real."""
+    chance = torch.Generator().manual_seed(0)
+    features = 16
+
+    def normal(count: int, kind: str) -> Features:
+        vectors = torch.randn(count, features, generator=chance)
+        if kind == few:  # as few as there are features, told apart by nothing else
+            vectors = vectors[torch.arange(count) % features]
+            if kind != "train":
+                vectors = vectors[:features]
+        return Features(vectors, torch.randn(len(vectors), 10, generator=chance))
+
+    total = len(data.training_set(CPU).images)
+    whole = RealImages(normal(total, "train"), normal(400, "test"), data)
+    if few == "train":
+        whole.__dict__["statistics"] = statistics_of(whole.pool.vectors[:features])
+    entry = _pooled(normal(500, "generated"), whole)
+    assert entry["enough"] is (few == "none")
+    rows = _by_class(normal(500, ""), whole, torch.zeros(500, dtype=torch.int64))
+    ratio = rows[0] and rows[0]["fid_ratio"]
+    assert (ratio is None) is (few == "test")
+
+
+@pytest.mark.parametrize(("classes", "warned"), [(2, False), (10, True)])
+def test_a_small_inception_score_is_judged_by_what_real_images_have(
+    classes: int, warned: bool
+) -> None:
+    pooled = {"fid": 1.0, "inception_score": 1.95}
+    real = {"inception_score": 0.99 * classes}
+    said = _signatures({"pooled": pooled, "extractor": "classifier", "real": real})
+    assert bool(said) is warned
 
 
 def test_the_extractor_depends_on_the_dataset_alone(
