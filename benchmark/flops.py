@@ -32,6 +32,16 @@ EVERY = 31
 """Of later ones, one of so many: a prime, so that alternating optimisers each have their turn."""
 
 
+_aten = torch.ops.aten
+_ON_CPU = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _aten._scaled_dot_product_flash_attention,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        _aten._scaled_dot_product_flash_attention_backward
+    ),
+}
+"""Attention as a CPU does it, which torch has no formula for, and the same on a GPU."""
+
+
 class _Counter(TorchDispatchMode):
     """Adds up the operations that pass by: matrix products, convolutions, attention."""
 
@@ -42,7 +52,8 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        formula: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
+        kind = func._overloadpacket
+        formula: Callable[..., int] | None = flop_registry.get(_ON_CPU.get(kind, kind))
         if formula is not None:
             self.total += int(formula(*args, **kwargs, out_val=out))
         return out

@@ -228,11 +228,17 @@ class TrackedListener:
         Who is told.
     folder : Path
         The experiment's folder, where sample grids lie.
+
+    Attributes
+    ----------
+    failure : str
+        Why the tracker was switched off; empty if it was not.
     """
 
     def __init__(self, listener: Listener, tracker: Tracker, folder: Path) -> None:
         self._listener, self._folder = listener, folder
         self._tracker: Tracker | None = tracker
+        self.failure = ""
         self._open: set[str] = set()
 
     def started(self, index: int, total: int, run: PlannedRun) -> None:
@@ -276,7 +282,8 @@ class TrackedListener:
             failed, self._tracker = self._tracker, None
             with suppress(Exception):
                 failed.close()
-            self._listener.note(f"the tracker failed and is switched off: {error}")
+            self.failure = f"the tracker failed and is switched off: {error}"
+            self._listener.note(self.failure)
 
 
 def results_of(record: Record) -> dict[str, float]:

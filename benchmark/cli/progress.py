@@ -153,7 +153,7 @@ class _RateColumn(ProgressColumn):
 class BarListener(Listener):
     """A bar for the runs of the grid, and one for each run at work."""
 
-    def __init__(self, titles: Mapping[str, str], console: Console) -> None:
+    def __init__(self, titles: Mapping[str, str], console: Console, todo: int) -> None:
         super().__init__(titles)
         self.bars = Progress(
             TextColumn("{task.description}"),
@@ -165,14 +165,13 @@ class BarListener(Listener):
             console=console,
             transient=True,
         )
-        self._all = self.bars.add_task("runs", total=1, losses="", steps=False)
-        self._ended = 0
+        self._all = self.bars.add_task("runs", total=todo, losses="", steps=False)
         self._runs: dict[str, tuple[TaskID, str, int]] = {}
 
     def started(self, index: int, total: int, run: PlannedRun) -> None:
-        """Give the run a bar, and say which of how many it is."""
-        self._ended = max(self._ended, index - 1 - len(self._runs))
-        self.bars.update(self._all, completed=self._ended, total=total)
+        """Give the run a bar; one that is tried once more has a new one."""
+        if run.spec.run_id in self._runs:
+            self.bars.remove_task(self._runs.pop(run.spec.run_id)[0])
         title = f"  {index} {escape(self.title(run))}"
         bar = self.bars.add_task(title, total=1, losses="", steps=True)
         self._runs[run.spec.run_id] = (bar, "", 0)
@@ -198,8 +197,7 @@ class BarListener(Listener):
         say(self.bars.console, f"{self.title(run)}: {outcome(record, seconds)}")
         if run.spec.run_id in self._runs:
             self.bars.remove_task(self._runs.pop(run.spec.run_id)[0])
-        self._ended += 1
-        self.bars.update(self._all, completed=self._ended)
+        self.bars.advance(self._all)
 
     def note(self, text: str) -> None:
         """Print the remark above the bars."""
@@ -207,7 +205,9 @@ class BarListener(Listener):
 
 
 @contextmanager
-def listening(titles: Mapping[str, str], console: Console, *, quiet: bool) -> Iterator[Listener]:
+def listening(
+    titles: Mapping[str, str], console: Console, *, quiet: bool, todo: int = 1
+) -> Iterator[Listener]:
     """Return the listener that fits: silent, bars on a terminal, or plain lines.
 
     Parameters
@@ -218,11 +218,13 @@ def listening(titles: Mapping[str, str], console: Console, *, quiet: bool) -> It
         Where to talk (stderr).
     quiet : bool
         Whether only errors shall be printed.
+    todo : int
+        Runs that are not done yet: the length of the bar.
     """
     if quiet:
         yield Listener(titles)
     elif console.is_terminal:
-        listener = BarListener(titles, console)
+        listener = BarListener(titles, console, todo)
         with listener.bars:
             yield listener
     else:

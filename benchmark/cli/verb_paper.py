@@ -12,6 +12,7 @@ from benchmark.cli.parsing import Parser, bundled_experiments, new_parser
 from benchmark.entries import count_entries
 from benchmark.errors import UserError, unknown
 from benchmark.experiment import ExperimentSpec
+from benchmark.store import Status, Store
 
 PREFIX, TWIN = "paper_", "_cpu"
 """What the names of the files begin with, and end with where they are sized for a CPU."""
@@ -65,6 +66,10 @@ def _list(values: argparse.Namespace) -> int:
 def _size(values: argparse.Namespace, experiment: ExperimentSpec) -> str:
     """Return how many runs of an experiment are on the disk, of how many."""
     folder = values.results / experiment.experiment
-    done = len(list(folder.glob("*/record.json"))) if folder.is_dir() else 0
     runs = count_entries(experiment) * len(experiment.scenarios())
+    if not folder.is_dir():
+        return f"none of {runs}"
+    # Records of other code or other grids lie there too: those of today's cells count.
+    states = Store(values.results).experiment(experiment.experiment).states()
+    done = sum(state.status is Status.DONE for state in states)
     return f"{done or 'none'} of {runs}"

@@ -192,6 +192,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         talk,
         executor=executor,
         quiet=values.quiet,
+        todo=len(todo),
         report=not values.no_report,
         tracker=values.tracker,
     )
@@ -296,6 +297,7 @@ def _run(
     *,
     executor: Executor | None,
     quiet: bool,
+    todo: int,
     report: bool,
     tracker: str | None,
 ) -> int:
@@ -305,8 +307,8 @@ def _run(
     began = time.monotonic()
     try:
         with (
-            listening(run_titles(runs), talk, quiet=quiet) as listener,
-            _tracked(listener, tracker, options, experiment) as told,
+            listening(run_titles(runs), talk, quiet=quiet, todo=todo) as listener,
+            _tracked(listener, tracker, options, experiment, quiet=quiet) as told,
         ):
             result = grid.execute(experiment, runs, broken, options, told, executor=executor)
     except KeyboardInterrupt:
@@ -323,7 +325,12 @@ def _run(
 
 @contextmanager
 def _tracked(
-    listener: Listener, tracker: str | None, options: Options, experiment: ExperimentSpec
+    listener: Listener,
+    tracker: str | None,
+    options: Options,
+    experiment: ExperimentSpec,
+    *,
+    quiet: bool,
 ) -> Iterator[Listening]:
     """Return the listener, with a tracker beside it if one is asked for."""
     if tracker is None:
@@ -335,6 +342,8 @@ def _tracked(
         yield told
     finally:
         told.close()
+        if quiet and told.failure:  # else it was said at once
+            output.error_line(told.failure)
 
 
 def show_report(folder: Path) -> None:
@@ -364,6 +373,12 @@ def _conclude(result: GridResult, listener: Listener) -> int:
     for reason, names in list(listener.problems.items())[:SHOWN_PROBLEMS]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         output.error_line(f"{names[0]}{more}: {reason}")
+    earlier = result.failed - sum(map(len, listener.problems.values()))
+    if earlier > 0:
+        output.error_line(
+            f"{earlier} runs diverged in an earlier command and are not tried again; the report "
+            "says why, --force METHOD tries them"
+        )
     hidden = len(listener.problems) - SHOWN_PROBLEMS
     if hidden > 0:
         output.error_line(f"{hidden} more reasons; the report lists all")

@@ -13,6 +13,7 @@ from benchmark.environment import project_root
 from benchmark.errors import UserError
 
 _TEMPLATES = Path(__file__).resolve().parent
+_PYTHON = ("method.py.txt", "test_method.py.txt")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = frozenset({"all", "blocks", "benchmark", "methods", "datasets", "reports"})
 
@@ -74,7 +75,7 @@ def write_method(name: str, output: Path | None = None) -> Written:
         "name": name,
         "dashed": name.replace("_", "-"),
         "module": module,
-        "class_name": "".join(part.capitalize() for part in name.split("_")),
+        "class_name": _class_name(name),
     }
     for path, template in (
         (written.plugin, "method.py.txt"),
@@ -84,6 +85,14 @@ def write_method(name: str, output: Path | None = None) -> Written:
         if path is not None:
             _write(path, template, values)
     return written
+
+
+def _class_name(name: str) -> str:
+    """Return a class's name that hides none of those that the templates import."""
+    made = "".join(part.capitalize() for part in name.split("_"))
+    texts = [(_TEMPLATES / file).read_text(encoding="utf-8") for file in _PYTHON]
+    imported = {word for text in texts for word in re.findall(r"\b[A-Z]\w+", text)}
+    return f"{made}Method" if {made, f"{made}Config"} & imported else made
 
 
 def _check_name(name: str) -> None:

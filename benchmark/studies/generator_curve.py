@@ -26,7 +26,12 @@ from benchmark.generation import GenerationMeter
 from benchmark.pictures import picture
 from benchmark.specs import ComputeSpec, ScenarioSpec
 from benchmark.store import Cache
-from benchmark.training.precision import configure_threads, resolve_device, resolve_precision
+from benchmark.training.precision import (
+    configure_device,
+    configure_threads,
+    resolve_device,
+    resolve_precision,
+)
 from methods.blocks.pool import quantise
 from methods.mosaic.gan_trainer import GanTrainer
 from methods.mosaic.sampling import sample_unit
@@ -42,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     precision = resolve_precision(values.precision, device)
     compute = ComputeSpec(device=device.type, precision=precision, threads=values.threads)
     configure_threads(values.threads)
+    configure_device(device)
     scenario = ScenarioSpec.parse(
         {
             "dataset": values.dataset,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -35,8 +34,11 @@ def compiled(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
     callable
         The model, for forward passes that each have a backward pass.
     """
-    # Read when the compiler is first imported: a run has so many threads and no more.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(torch.get_num_threads()))
+    from torch._inductor import config as inductor  # a second, for those alone who compile
+
+    # A run has so many threads and no more; the compiler would take up to 32. Its variable in
+    # the environment is read when it is imported, which the fork server has done before.
+    inductor.compile_threads = torch.get_num_threads()
     torch.compiler.reset()
     fast = torch.compile(model, dynamic=False)
     images, per_image = 0, 0.0

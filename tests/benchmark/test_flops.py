@@ -163,6 +163,18 @@ def test_pieces_of_pieces_and_of_nothing() -> None:
     assert meter.total == FORWARD
 
 
+def test_attention_is_counted_on_a_cpu_too() -> None:
+    query = torch.ones(2, 4, 64, 32, requires_grad=True)
+    forward = 2 * (2 * 4 * 64 * 64 * 32) * 2  # two products, a multiply-add counts two
+
+    def attend() -> Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(query, query, query)
+
+    with torch.no_grad():
+        assert flops.operations(attend) == forward
+    assert flops.operations(lambda: attend().sum().backward()) >= 2 * forward
+
+
 @pytest.mark.parametrize(
     ("method", "settings"),
     [

@@ -101,6 +101,7 @@ def test_a_tracker_that_fails_is_switched_off_and_harms_nothing(tmp_path: Path) 
     assert result.done == 1
     assert len(heard.ended) == 1
     assert heard.notes == ["the tracker failed and is switched off: server gone"]
+    assert listener.failure == heard.notes[0], "for a command that says errors only"
     # Told once, closed once, and then left alone.
     assert calls == ["begin", "close"]
 

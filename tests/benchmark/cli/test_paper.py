@@ -13,6 +13,7 @@ from benchmark.experiment import plan, resolve
 from benchmark.registry import Registry, discover
 from benchmark.specs import ComputeSpec
 from benchmark.specs.base import read_yaml
+from benchmark.store import Cell, ExperimentStore, Record, Status
 
 SEVEN = {"mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "food101"}
 
@@ -60,6 +61,21 @@ def test_it_lists_what_can_be_made(capsys: pytest.CaptureFixture[str], tmp_path:
     out = capsys.readouterr().out
     assert "paper accuracy --cpu" in out
     assert "none of 630" in out  # ten methods, seven datasets, three alphas, three seeds
+
+
+def test_records_of_other_grids_and_code_are_not_counted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    experiment = ExperimentStore(tmp_path / "paper_meta")
+    for number in range(3):
+        run_id = f"{number:016x}"
+        values = {"run_id": run_id, "cell_id": run_id, "status": Status.DONE, "label": "mosaic"}
+        experiment.begin(run_id).publish(Record(**values, spec={}))
+    experiment.update_manifest({f"{0:016x}": Cell.of(f"{0:016x}", "mosaic", {})})
+    assert main(["paper", "--results", str(tmp_path)]) == 0
+    lines = [one for one in capsys.readouterr().out.splitlines() if "paper meta " in one]
+    assert "1 of 36" in lines[0]
+    assert "none of 36" in lines[1], "the twin's folder is another"
 
 
 def test_a_dry_run_plans_the_twin(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -141,6 +141,26 @@ def test_failures_are_remembered_by_reason(terminal: bool) -> None:
     assert "failed: no memory" in text(talk)
 
 
+def test_the_bar_counts_runs_that_ended_in_whatever_order_they_begin() -> None:
+    """Several workers begin the longest runs first."""
+    grid = runs(seeds=tuple(range(4)))
+    talk = console(terminal=True)
+    with progress.listening(run_titles(grid), talk, quiet=False, todo=3) as listener:
+        assert isinstance(listener, progress.BarListener)
+        for index in (4, 2):
+            listener.started(index, 4, grid[index - 1])
+        (runs_bar, *bars) = listener.bars.tasks
+        assert (runs_bar.completed, runs_bar.total, len(bars)) == (0, 3, 2)
+        listener.started(4, 4, grid[3])  # its worker died: it is tried once more
+        assert len(listener.bars.tasks) == 3
+        for index in (4, 2):
+            listener.finished(grid[index - 1], record(grid[index - 1], Status.DONE), 1.0)
+        listener.started(1, 4, grid[0])
+        listener.finished(grid[0], record(grid[0], Status.DONE), 1.0)
+        (runs_bar,) = listener.bars.tasks
+        assert (runs_bar.completed, runs_bar.total) == (3, 3)
+
+
 def test_quiet_says_nothing_and_remembers() -> None:
     (run,) = runs()
     talk = console(terminal=True)

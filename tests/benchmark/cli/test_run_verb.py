@@ -64,6 +64,19 @@ def test_exit_status(
     assert cli(*FAST).status == status
 
 
+@pytest.mark.usefixtures("no_data")
+def test_runs_that_diverged_before_are_named_however_quiet(
+    cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.grid.execute", lambda *_, **__: result(already=1, failed=2))
+    answer = cli(*FAST, "--quiet", "--no-report")
+    assert answer.status == 1
+    assert answer.err_lines == [
+        "error: 2 runs diverged in an earlier command and are not tried again; the report says "
+        "why, --force METHOD tries them"
+    ]
+
+
 @pytest.mark.parametrize("flags", [(), ("--no-report",)])
 @pytest.mark.usefixtures("no_data")
 def test_a_report_unless_told_otherwise(

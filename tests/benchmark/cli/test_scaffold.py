@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.contract import Method
 from benchmark.errors import UserError
 from benchmark.scaffold import write_method, writing
 
@@ -53,6 +54,18 @@ def test_inside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         compile(path.read_text(encoding="utf-8"), str(path), "exec")
     with pytest.raises(UserError, match="exists already"):
         write_method("my_method")
+
+
+@pytest.mark.parametrize("name", ["upload", "global_model", "validation_error", "method"])
+def test_a_method_may_be_called_as_what_its_file_imports(name: str, tmp_path: Path) -> None:
+    written = write_method(name, tmp_path / "pkg")
+    names: dict[str, object] = {"__name__": "written"}
+    exec(compile(written.plugin.read_text(encoding="utf-8"), "written", "exec"), names)
+    camel = "".join(part.capitalize() for part in name.split("_"))
+    assert issubclass(names[f"{camel}Method"], Method)  # type: ignore[arg-type]
+    test = written.test.read_text(encoding="utf-8")
+    assert f"import {camel}Method, {camel}MethodConfig" in test
+    assert test.count("from pydantic import ValidationError\n") == 1
 
 
 def test_written_files_pass_the_linter(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from benchmark.flops import FlopMeter
 from benchmark.images import Normalization
 from benchmark.specs import CodeSpec, ComputeSpec, MethodSpec, RecipeSpec, RunSpec, ScenarioSpec
 from benchmark.training import precision
+from benchmark.training.compilation import compiled
 from benchmark.training.trainer import train
 
 NORM = Normalization((0.5,), (0.5,))
@@ -77,6 +78,15 @@ def test_bits_do_not_depend_on_earlier_trainings(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch, "compile", eager)
     check_history_independence()
     assert len(used) == 6
+
+
+def test_the_compiler_takes_the_threads_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is imported before any run is, and then reads its environment no more."""
+    from torch._inductor import config
+
+    monkeypatch.setattr(config, "compile_threads", 32)
+    with compiled(Tiny(0.0)):
+        assert config.compile_threads == torch.get_num_threads()
 
 
 @pytest.mark.slow
