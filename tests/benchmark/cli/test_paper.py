@@ -67,6 +67,7 @@ def test_records_of_other_grids_and_code_are_not_counted(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     experiment = ExperimentStore(tmp_path / "paper_meta")
+    experiment.update_manifest({})  # as a grid does before its first record
     for number in range(3):
         run_id = f"{number:016x}"
         values = {"run_id": run_id, "cell_id": run_id, "status": Status.DONE, "label": "mosaic"}
