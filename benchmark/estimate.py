@@ -47,6 +47,11 @@ def estimate(runs: Sequence[PlannedRun], options: Options) -> Estimate:
     """Estimate the cost of runs; those to be skipped count nothing.
 
     Shared local training counts once a scenario, whatever the number of methods.
+
+    Raises
+    ------
+    UserError
+        If a dataset is not on this machine: nothing is downloaded for an estimate.
     """
     steps, upload, seconds = 0, 0, 0.0
     speeds: dict[tuple[str, str, Fraction], float] = {}
@@ -58,7 +63,9 @@ def estimate(runs: Sequence[PlannedRun], options: Options) -> Estimate:
         images = 0
         if scenario.digest() not in scenarios:
             folder = options.cache_folder / "data" if options.cache else None
-            scenarios[scenario.digest()] = load_scenario_data(scenario, options.data_root, folder)
+            scenarios[scenario.digest()] = load_scenario_data(
+                scenario, options.data_root, folder, download=False
+            )
             images += _local_images(scenario, scenarios[scenario.digest()])
         data = scenarios[scenario.digest()]
         key = (scenario.dataset, scenario.model.family, scenario.max_width)

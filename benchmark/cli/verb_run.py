@@ -410,13 +410,17 @@ def _dry_run(
     counts = Counter(state.split(":")[0] for _, state in states)
     output.say(console, ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
     if counts["to run"]:
-        cost = estimate([run for run, state in states if state == "to run"], options)
+        try:
+            cost = estimate([run for run, state in states if state == "to run"], options)
+        except UserError as error:  # a plan is one without its data, too
+            output.say(console, f"cost not estimated: {error}")
+            return OK
         output.say(
             console,
             f"estimated cost: {cost.optimizer_steps:,} optimiser steps, about "
             f"{output.human_seconds(cost.seconds / min(options.workers, counts['to run']))} on "
             f"this machine ({options.workers} at a time), uploads of "
-            f"{output.human_bytes(cost.upload_bytes)}",
+            f"{output.human_bytes(cost.upload_bytes)} (models alone)",
         )
     return OK
 

@@ -16,6 +16,7 @@ from typing import Any
 from benchmark.executor.base import Event, Job, Outcome
 from benchmark.executor.pool import PoolExecutor
 from benchmark.store import Attempt, read_record
+from benchmark.store.files import make_folder, sweep, temporary_name
 
 Message = tuple[str, str, dict[str, bytes]]
 """Kind (``event`` or ``outcome``), JSON text, and the run's files by name."""
@@ -77,7 +78,7 @@ def _work(
     # Ray's worker lives on with other GPUs: each job is told its own.
     gpus = (os.environ["CUDA_VISIBLE_DEVICES"],) if gpu else ()
     pool = PoolExecutor(target, gpus=gpus, preload=preload)
-    place = Path(tempfile.mkdtemp(prefix="oneshot-fl-")) if ship else None
+    place = working_place() if ship else None
     try:
         here = job if place is None else _moved(job, place)
         (outcome,) = pool.run([here], on_event)
@@ -88,12 +89,32 @@ def _work(
             shutil.rmtree(place, ignore_errors=True)
 
 
+def own_folder() -> Path:
+    """Return this user's folder on the node, where shipped jobs and their cache are."""
+    return Path(tempfile.gettempdir()) / f"oneshot-fl-{os.getuid()}"
+
+
+def working_place() -> Path:
+    """Make a folder for one job; remove those of jobs that were killed with their worker.
+
+    Raises
+    ------
+    PermissionError
+        If another user has made this user's folder.
+    """
+    folder = own_folder()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else")
+    sweep(folder)
+    return make_folder(folder / temporary_name("job"))
+
+
 def _moved(job: Job, place: Path) -> Job:
     """Return the job with its attempt in ``place`` and its cache in this node's own folder."""
     attempt = place / "attempts" / Path(job.payload["attempt"]).name
     attempt.mkdir(parents=True)
-    cache = Path(tempfile.gettempdir()) / f"oneshot-fl-cache-{os.getuid()}"
-    payload = job.payload | {"attempt": str(attempt), "cache": str(cache)}
+    payload = job.payload | {"attempt": str(attempt), "cache": str(own_folder() / "cache")}
     return replace(job, payload=payload)
 
 

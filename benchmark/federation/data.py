@@ -104,7 +104,11 @@ class ScenarioData:
 
 
 def load_scenario_data(
-    scenario: ScenarioSpec, data_root: Path | None, cache_dir: Path | None
+    scenario: ScenarioSpec,
+    data_root: Path | None,
+    cache_dir: Path | None,
+    *,
+    download: bool = True,
 ) -> ScenarioData:
     """Load a scenario's dataset and draw its split.
 
@@ -117,17 +121,20 @@ def load_scenario_data(
         If the data is missing or damaged, or the split can't be drawn as asked for.
     """
     try:
-        return _load(scenario, data_root, cache_dir)
+        return _load(scenario, data_root, cache_dir, download=download)
     except (datasets.DataError, datasets.PartitionError) as error:
         raise UserError(str(error)) from error
 
 
-def _load(scenario: ScenarioSpec, data_root: Path | None, cache_dir: Path | None) -> ScenarioData:
+def _load(
+    scenario: ScenarioSpec, data_root: Path | None, cache_dir: Path | None, *, download: bool
+) -> ScenarioData:
     dataset = datasets.load(
         scenario.dataset,
         data_root=data_root,
         image_size=scenario.image_size,
         cache_dir=cache_dir,
+        download=download,
     )
     streams = Streams(scenario.split_seed)
     labels = np.asarray(dataset.train.labels)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from benchmark.grid import GridResult
+from datasets import DataError
 
 ROOT = Path(__file__).resolve().parents[3]
 FAST = ("--methods", "fedavg", "--profile", "smoke", "--train-samples", "120", "--epochs", "1")
@@ -185,6 +186,21 @@ def test_dry_run_runs_nothing(cli, tmp_path: Path) -> None:
     assert "2 to run" in answer.out
     assert "estimated cost" in answer.out
     assert not list(tmp_path.rglob("record.json"))
+
+
+def test_dry_run_downloads_nothing(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def load(name: str, **values: object) -> object:
+        asked.append(bool(values["download"]))
+        raise DataError(f"{name} is not here")
+
+    monkeypatch.setattr("benchmark.federation.data.datasets.load", load)
+    answer = cli(*FAST, "--dry-run")
+    assert answer.status == 0, answer.err
+    assert asked == [False]
+    assert "1 to run" in answer.out
+    assert "cost not estimated: digits is not here" in answer.out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals there")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +15,10 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from grids import Silent, metrics_of, planned, run_grid  # noqa: E402
+from grids import ROOT, Silent, metrics_of, planned, run_grid  # noqa: E402
 
 from benchmark.cli.main import main  # noqa: E402
-from benchmark.executor import Job  # noqa: E402
+from benchmark.executor import Job, ray_node  # noqa: E402
 from benchmark.executor.ray_engine import RETRIES, RayExecutor  # noqa: E402
 from benchmark.grid import PRELOAD, TARGET, Options, execute  # noqa: E402
 from benchmark.store import Status, Store  # noqa: E402
@@ -84,6 +87,19 @@ class Killer(Silent):
     def finished(self, run: Any, record: Any, seconds: float) -> None:
         super().finished(run, record, seconds)
         self.at_work.discard(run.spec.run_id)
+
+
+@pytest.mark.long
+def test_a_small_grid_on_two_nodes_is_that_of_one_machine(nodes: Nodes, tmp_path: Path) -> None:
+    tiny = {"methods": ["fedavg", "ensemble"], "train_samples": 100, "epochs": 1, "clients": 2}
+    experiment, runs = planned(**tiny)
+    shared = tmp_path / "cluster"
+    options = Options(shared, workers=2, retries=RETRIES, share_clients=False)
+    far = executor(nodes, ship=True)
+    result = execute(experiment, runs, [], options, Silent(), executor=far)
+    assert (result.done, result.failed) == (2, 0)
+    run_grid(tmp_path / "here", **tiny)
+    assert metrics_of(shared) == metrics_of(tmp_path / "here")
 
 
 @pytest.mark.slow
@@ -170,6 +186,28 @@ def test_ctrl_c_ends_the_tasks(nodes: Nodes, tmp_path: Path) -> None:
     while any(psutil.pid_exists(pid) for pid in noted) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(psutil.pid_exists(pid) for pid in noted)
+
+
+def test_what_a_killed_job_left_on_a_node_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import os, pathlib, sys, tempfile; tempfile.tempdir = sys.argv[1];"
+        "from benchmark.executor.ray_node import working_place;"
+        "(working_place() / 'model').touch(); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = ray_node.own_folder()
+    (folder / "cache").mkdir()
+    (left,) = (path for path in folder.iterdir() if path.name != "cache")
+    place, beside = ray_node.working_place(), ray_node.working_place()
+    assert not left.exists()
+    assert place.is_dir()
+    assert beside.is_dir()
+    assert (folder / "cache").is_dir()
+    assert folder.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("flag", [["--address", "head:6379"], ["--ship"]])
