@@ -13,7 +13,7 @@ from torch import nn
 from benchmark.contract import Method
 from benchmark.environment import git_state, hardware, peak_memory_bytes, versions
 from benchmark.errors import DivergedError
-from benchmark.evaluation import SELECTION, Evaluation, evaluate
+from benchmark.evaluation import SELECTION, Evaluation, batch_gap, evaluate
 from benchmark.events import Events, Sink
 from benchmark.federation.data import Samples, load_scenario_data
 from benchmark.federation.federation import Federation, FederationOracle
@@ -24,6 +24,11 @@ from benchmark.registry import MethodInfo, PluginError, load
 from benchmark.specs import RunSpec
 from benchmark.store import FLOPS_ESTIMATE, Attempt, Cache, Record, Status
 from benchmark.training.precision import configure_device, configure_threads
+
+_MATES = 8
+"""Images that are judged together and alone, to see whether that is the same."""
+_BATCH_TOLERANCE = 0.01
+"""Far above rounding on any device, far below what statistics of a batch do."""
 
 
 class Evaluator:
@@ -64,6 +69,14 @@ class Evaluator:
         )
         self.seconds += time.perf_counter() - began
         return result
+
+    def batch_gap(self, model: nn.Module) -> float:
+        """Return by how much a logit moves with its batch, of a few of these images."""
+        began = time.perf_counter()
+        images = self._samples.images[:_MATES]
+        gap = batch_gap(model, images, normalization=self._task.normalization, device=self._device)
+        self.seconds += time.perf_counter() - began
+        return gap
 
 
 def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
@@ -236,6 +249,15 @@ def _metrics(
         teacher = None if output.teacher is None else _numbers(evaluator(output.teacher))
     except ValueError as error:  # logits of a wrong shape
         raise PluginError(f"method '{spec.method.name}': its model's {error}") from error
+    if not output.details.get("not_for_tables"):  # a published habit, kept out of tables
+        for what, model in (("model", output.model), ("teacher", output.teacher)):
+            gap = 0.0 if model is None else evaluator.batch_gap(model)
+            if gap > _BATCH_TOLERANCE:
+                raise PluginError(
+                    f"method '{spec.method.name}': what its {what} says of an image depends on "
+                    f"the others in the batch (a logit moves by {gap:.2g}): statistics of test "
+                    "batches are refused"
+                )
     return {
         "selection": SELECTION.name,
         "judged_on": spec.measure.judged_on,

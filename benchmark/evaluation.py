@@ -147,6 +147,25 @@ def predict(
     return torch.cat(parts)
 
 
+def batch_gap(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    normalization: Normalization,
+    device: torch.device | str | None = None,
+) -> float:
+    """Return by how much a logit moves with the other images of its batch, of the largest one.
+
+    About 1e-6 where each image is judged alone: rounding. A model that normalises with the
+    statistics of its batch has some tenths.
+    """
+    told = [
+        predict(model, images, normalization=normalization, device=device, batch_size=size)
+        for size in (len(images), 1)
+    ]
+    return float((told[0] - told[1]).abs().max() / told[0].abs().max().clamp(min=1.0))
+
+
 def _inputs(images: Tensor, normalization: Normalization) -> Tensor:
     # Channels-last convolutions are the faster ones, whatever the order of the weights. Permuted
     # by hand, because for a single channel ``contiguous`` leaves the strides as they are.

@@ -20,6 +20,11 @@ def parser() -> Parser:
     )
     made.add_argument("name", metavar="NAME", help="lower-case identifier, such as my_method")
     made.add_argument(
+        "--distil",
+        action="store_true",
+        help="begin with a student of the clients' ensemble, not with an average of models",
+    )
+    made.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
@@ -34,7 +39,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
 
     if values.output is not None:
         check_folder(values.output, "--output")
-    written = write_method(values.name, values.output)
+    written = write_method(values.name, values.output, kind="distil" if values.distil else "method")
     console = output.stdout()
     for path in (written.plugin, written.test, written.project):
         if path is not None:

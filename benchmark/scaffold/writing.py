@@ -13,7 +13,8 @@ from benchmark.environment import project_root
 from benchmark.errors import UserError
 
 _TEMPLATES = Path(__file__).resolve().parent
-_PYTHON = ("method.py.txt", "test_method.py.txt")
+_KINDS = ("method", "distil")
+"""What a plugin can begin as: an average of models, or a student of their ensemble."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = frozenset({"all", "blocks", "benchmark", "methods", "datasets", "reports"})
 
@@ -36,7 +37,7 @@ class Written:
     project: Path | None
 
 
-def write_method(name: str, output: Path | None = None) -> Written:
+def write_method(name: str, output: Path | None = None, *, kind: str = "method") -> Written:
     """Write a plugin that works, with its test.
 
     Parameters
@@ -47,6 +48,8 @@ def write_method(name: str, output: Path | None = None) -> Written:
         Folder for an installable package: ``NAME.py``, ``test_NAME.py`` and
         ``pyproject.toml``. If not given, or if it is this project's folder,
         ``methods/NAME.py`` and ``tests/methods/test_NAME.py`` are written there.
+    kind : {"method", "distil"}
+        What it begins as: an average of models, or a student of their ensemble.
 
     Raises
     ------
@@ -78,8 +81,8 @@ def write_method(name: str, output: Path | None = None) -> Written:
         "class_name": _class_name(name),
     }
     for path, template in (
-        (written.plugin, "method.py.txt"),
-        (written.test, "test_method.py.txt"),
+        (written.plugin, f"{kind}.py.txt"),
+        (written.test, f"test_{kind}.py.txt"),
         (written.project, "pyproject.toml.txt"),
     ):
         if path is not None:
@@ -90,7 +93,8 @@ def write_method(name: str, output: Path | None = None) -> Written:
 def _class_name(name: str) -> str:
     """Return a class's name that hides none of those that the templates import."""
     made = "".join(part.capitalize() for part in name.split("_"))
-    texts = [(_TEMPLATES / file).read_text(encoding="utf-8") for file in _PYTHON]
+    files = [f"{test}{kind}.py.txt" for kind in _KINDS for test in ("", "test_")]
+    texts = [(_TEMPLATES / file).read_text(encoding="utf-8") for file in files]
     imported = {word for text in texts for word in re.findall(r"\b[A-Z]\w+", text)}
     return f"{made}Method" if {made, f"{made}Config"} & imported else made
 

@@ -76,6 +76,11 @@ class Probe(Method[ProbeConfig]):
         model.load_state_dict(
             {name: (value * self.config.scale).to(states[0][name]) for name, value in mean.items()}
         )
+        if mode == "batch statistics":
+            for layer in model.modules():
+                if hasattr(layer, "running_mean"):
+                    layer.track_running_stats = False
+                    layer.running_mean = layer.running_var = None
         return GlobalModel(model)
 '''
 

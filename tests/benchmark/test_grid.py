@@ -200,6 +200,7 @@ def test_a_run_out_of_time_is_ended_and_tried_again(tmp_path: Path, mode: Path) 
     ("kind", "says"),
     [
         ("wrong upload", "method 'probe': client_update returned a dict, expected Upload"),
+        ("batch statistics", "statistics of test batches are refused"),
         ("wrong part", "upload of client 0 in round 0: 'model/weight' must be a tensor, got"),
     ],
 )

@@ -14,10 +14,11 @@ from benchmark.errors import UserError
 from benchmark.scaffold import write_method, writing
 
 
+@pytest.mark.parametrize("kind", ["method", "distil"])
 def test_package_of_its_own_keeps_the_contract(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = write_method("scaffold_sample", tmp_path / "pkg")
+    written = write_method("scaffold_sample", tmp_path / "pkg", kind=kind)
     assert written.project is not None
     # What `pip install -e` would leave behind: an entry point on the path.
     about = tmp_path / "pkg" / "scaffold_sample-0.1.0.dist-info"
@@ -28,9 +29,14 @@ def test_package_of_its_own_keeps_the_contract(
     )
     monkeypatch.syspath_prepend(tmp_path / "pkg")
     importlib.invalidate_caches()
-    from benchmark.testing import check_method
+    from benchmark.testing import Bench, check_method
 
     check_method("scaffold_sample")
+    # Another start and rule for its student, and unequal widths: a distilling one follows.
+    if kind == "distil":
+        rules = {"student_init": "aggregate", "student_batch_norm": "reestimate"}
+        Bench("scaffold_sample", {**rules, "widths": ["1/4,1/8"], "train_samples": 90}).run()
+    sys.modules.pop("scaffold_sample")
 
 
 def test_pyproject_declares_the_entry_point(tmp_path: Path) -> None:
@@ -68,9 +74,10 @@ def test_a_method_may_be_called_as_what_its_file_imports(name: str, tmp_path: Pa
     assert test.count("from pydantic import ValidationError\n") == 1
 
 
-def test_written_files_pass_the_linter(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["method", "distil"])
+def test_written_files_pass_the_linter(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("ruff")
-    written = write_method("a_rather_long_name_for_a_method", tmp_path / "pkg")
+    written = write_method("a_rather_long_name_for_a_method", tmp_path / "pkg", kind=kind)
     config = Path(__file__).resolve().parents[3] / "pyproject.toml"
     for command in ("check", "format"):
         done = subprocess.run(
