@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from grids import METHODS, command, finish, metrics_of, run_grid, smoke_arguments
 
+from benchmark.registry import discover
+from benchmark.store import Store
+
 Metrics = dict[str, dict[str, Any]]
 
 
@@ -50,6 +53,34 @@ def test_forced_runs_give_the_same_numbers(unbroken: Path, tmp_path: Path) -> No
     result, _ = run_grid(tmp_path / "again", options={"force": frozenset({"fedavg"})})
     assert (result.done, result.already) == (1, len(METHODS) - 1)
     assert metrics_of(tmp_path / "again") == metrics_of(unbroken)
+
+
+@pytest.mark.long
+def test_the_main_methods_in_another_process_and_with_another_hash_seed(tmp_path: Path) -> None:
+    methods = ["fedrolex", "dense", "co_boosting", "mosaic"]
+    tiny = {"train_samples": 150, "epochs": 1, "distilled_images": 640, "history_points": 0}
+    run_grid(tmp_path / "here", methods=methods, extractors=[], **tiny)
+    flags = ["--extractors", "none"]
+    for name, value in tiny.items():
+        flags += [f"--{name.replace('_', '-')}", str(value)]
+    there = tmp_path / "there"
+    arguments = [*smoke_arguments(there, methods), *flags, "--no-report"]
+    status, _, err = finish(command(*arguments, PYTHONHASHSEED="4711"))
+    assert status == 0, err
+    assert len(metrics_of(there)) == len(methods)
+    assert metrics_of(there) == metrics_of(tmp_path / "here")
+
+
+@pytest.mark.long
+def test_all_methods_run_by_one_command(tmp_path: Path) -> None:
+    """README's main command, at the smallest profile."""
+    arguments = smoke_arguments(tmp_path, ["all"])
+    status, out, err = finish(command(*arguments))
+    assert status == 0, err
+    done = {record.label for record in Store(tmp_path).experiment("main").records()}
+    assert done == set(discover().methods)
+    assert (tmp_path / "main" / "report" / "index.html").is_file()
+    assert all(name in out for name in ("mosaic (meta=prototypes)", "co_boosting", "centralized"))
 
 
 @pytest.mark.long

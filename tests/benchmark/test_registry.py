@@ -59,6 +59,28 @@ def test_an_installed_plugin_is_found_and_described(lab: Path) -> None:
     assert load(info).name == "probe"
 
 
+USES = {
+    "best_client": {"weights", "validation data"},
+    "centralized": {"all data"},
+    "class_share": {"weights", "label counts"},
+    "co_boosting": {"weights"},
+    "compose": {"weights", "all data"},
+    "dense": {"weights"},
+    "dense_cb": {"weights"},
+    "ensemble": {"weights"},
+    "fedavg": {"weights", "sample counts"},
+    "federated_dropout": {"weights", "label sets"},
+    "fedrolex": {"weights", "label sets"},
+    "heterofl": {"weights", "label sets"},
+    "mosaic": {"weights", "sample counts", "label counts", "prototypes", "generators"},
+}
+"""What each method reads beyond its config: tables group by it, so it is not to change unseen."""
+
+
+def test_built_in_methods_declare_what_they_use() -> None:
+    assert {name: set(info.uses) for name, info in discover().methods.items()} == USES
+
+
 def test_an_entry_point_may_name_the_class(lab: Path) -> None:
     source = plugin_lab.SOURCE + "\n\nclass Other(Probe):\n    name = 'other'\n"
     plugin_lab.install(lab, source, point="x = probe_plugin:Other")

@@ -221,7 +221,7 @@ def kill_workers_and_parents(
         # One whose worker alone was killed goes on, and ends well: that costs one retry.
         status, _, err = finish(process, PATIENCE)
         assert status in (0, -signal.SIGKILL), err
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while workers_of(results) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert workers_of(results) == [], "a process outlived the killed command"

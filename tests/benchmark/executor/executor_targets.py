@@ -105,6 +105,12 @@ def allocate(payload: Payload, events: EventSender) -> int:
     return len(b"x" * 120_000_000)
 
 
+def span(payload: Payload, events: EventSender) -> list[float]:
+    began = time.monotonic()  # of the machine, the same in all processes
+    time.sleep(payload["seconds"])
+    return [began, time.monotonic()]
+
+
 def killed_while_large(payload: Payload, events: EventSender) -> None:
     held = b"x" * 2**29
     while held:  # until it was looked at

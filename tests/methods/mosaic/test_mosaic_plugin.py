@@ -60,9 +60,7 @@ def test_server_side_settings_share_one_generator(
     second = make(alone, meta="none", distillation_beta=0.5, images_pool="fresh").run()
     assert trained == [4, 4, 4]
     assert second.cached_client_seconds > 0
-    assert sum(second.client_seconds.values()) == pytest.approx(
-        sum(first.client_seconds.values()), rel=0.5
-    )
+    assert sum(second.client_seconds.values()) >= second.cached_client_seconds
     assert first.client_reports == second.client_reports
     assert sorted(step for _, step in first.client_reports[0]) == [1, 2, 3, 4]
     make(alone, meta="none", generator_entropy=0.0).run()
