@@ -14,6 +14,8 @@ from benchmark.specs import RunSpec
 from benchmark.store import Record, Store
 from datasets.catalog import spec_of
 
+pytestmark = pytest.mark.long
+
 SETTINGS: dict[str, Any] = {
     "methods": ["centralized", "fedavg"],
     "datasets": "fashion_mnist",

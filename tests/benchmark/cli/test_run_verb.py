@@ -204,7 +204,10 @@ def test_dry_run_downloads_nothing(cli, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals there")
-@pytest.mark.parametrize("by_terminal", [True, False], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "by_terminal",
+    [pytest.param(True, id="Ctrl-C", marks=pytest.mark.long), pytest.param(False, id="SIGTERM")],
+)
 def test_signals_end_it_with_a_sentence(tmp_path: Path, by_terminal: bool) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmark", *FAST[:4], "--epochs", "100000"],
