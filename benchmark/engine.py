@@ -184,10 +184,24 @@ class _Judged:
         """Evaluate the model, its history, and the images that it learned from."""
         events.progress("evaluation", 0, 1)
         self.metrics = _metrics(self._spec, self._federation, self._result, self.evaluator)
+        self._refuse_batch_statistics()
         self.history = _history(self._result, self.evaluator)
         began = time.perf_counter()
         self.metrics["generation"], self.signatures = self._generation(cache, events)
         self.generation_seconds = time.perf_counter() - began
+
+    def _refuse_batch_statistics(self) -> None:
+        output = self._result.output
+        if output.details.get("not_for_tables"):
+            return  # a published habit, kept out of tables
+        for what, model in (("model", output.model), ("teacher", output.teacher)):
+            gap = 0.0 if model is None else self.evaluator.batch_gap(model)
+            if gap > _BATCH_TOLERANCE:
+                raise PluginError(
+                    f"method '{self._spec.method.name}': what its {what} says of an image depends "
+                    f"on the others in the batch (a logit moves by {gap:.2g}): statistics of test "
+                    "batches are refused"
+                )
 
     def _generation(self, cache: Cache, events: Events) -> tuple[list[dict[str, Any]], list[str]]:
         generated = self._result.output.generated
@@ -249,15 +263,6 @@ def _metrics(
         teacher = None if output.teacher is None else _numbers(evaluator(output.teacher))
     except ValueError as error:  # logits of a wrong shape
         raise PluginError(f"method '{spec.method.name}': its model's {error}") from error
-    if not output.details.get("not_for_tables"):  # a published habit, kept out of tables
-        for what, model in (("model", output.model), ("teacher", output.teacher)):
-            gap = 0.0 if model is None else evaluator.batch_gap(model)
-            if gap > _BATCH_TOLERANCE:
-                raise PluginError(
-                    f"method '{spec.method.name}': what its {what} says of an image depends on "
-                    f"the others in the batch (a logit moves by {gap:.2g}): statistics of test "
-                    "batches are refused"
-                )
     return {
         "selection": SELECTION.name,
         "judged_on": spec.measure.judged_on,

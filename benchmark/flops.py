@@ -156,13 +156,13 @@ class FlopMeter:
         else:
             self._closed += flops
 
-    def mark(self) -> tuple[bool, int]:
-        """Return what was counted in closed sections, for :meth:`set_back`."""
+    def snapshot(self) -> tuple[bool, int]:
+        """Return what was counted in closed sections, for :meth:`restore`."""
         return self.known, self._closed
 
-    def set_back(self, mark: tuple[bool, int]) -> None:
+    def restore(self, before: tuple[bool, int]) -> None:
         """Forget what was counted since."""
-        self.known, self._closed = mark
+        self.known, self._closed = before
 
     @contextmanager
     def section(self) -> Iterator[None]:

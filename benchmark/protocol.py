@@ -202,14 +202,14 @@ def _update(
     method: Method[Any], client: LocalClient, arrived: Broadcast, result: ProtocolResult
 ) -> Upload:
     index = client.info.index
-    before = client.costs()
+    before = client.cost_snapshot()
     began, cached = time.perf_counter(), client.cost.cached_seconds
     try:
         with client.flops.section():
             made = _checked(method, "client_update", method.client_update(client, arrived), Upload)
     except BusyError:
         # All of it comes again: what it left in the cache at its first price, the rest anew.
-        client.set_back(before)
+        client.restore_cost(before)
         raise
     seconds = time.perf_counter() - began + client.cost.cached_seconds - cached
     result.client_seconds[index] = result.client_seconds.get(index, 0.0) + seconds

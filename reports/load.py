@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmark.store import Cell, ExperimentStore, Manifest, Record
+from benchmark.store import SECTIONS, Cell, ExperimentStore, Manifest, Record
 from reports.axes import SEED_FIELDS
 from reports.measures import measures
 
@@ -36,7 +36,6 @@ UNKNOWN = "unknown"
 JUDGED_ON = "measure.judged_on"
 """The setting that says whether a run tunes; it is not there where the test set judges."""
 
-_SECTIONS = ("budget", "measure", "compute")
 _NOT_SETTINGS = ("config", "code")
 
 
@@ -215,7 +214,7 @@ def _of_record(
         "reason": _reason(record, stale and shown == STALE),
         "attempt": record.attempt,
         **flatten(spec.get("scenario", {})),
-        **{key: value for name in _SECTIONS for key, value in flatten(spec, name).items()},
+        **{key: value for name in SECTIONS for key, value in flatten(spec, name).items()},
         "config": _text(config),
         **_code(spec.get("code", {})),
         **measures(record),
@@ -311,7 +310,7 @@ def _fill(rows: Sequence[dict[str, Any]], settings: Sequence[str]) -> None:
     if not bare:
         return
     known = [row for row in rows if row["config"] is not None]
-    fields = [key for key in settings if key.split(".")[0] in _SECTIONS and key != JUDGED_ON]
+    fields = [key for key in settings if key.split(".")[0] in SECTIONS and key != JUDGED_ON]
     for row in bare:
         same_method = [other for other in known if other["method"] == row["method"]]
         same_label = [other for other in same_method if other["label"] == row["label"]]

@@ -17,7 +17,7 @@ from benchmark.cli import output
 from benchmark.cli.checks import check_folder
 from benchmark.cli.parsing import Parser, new_parser, one_of
 from benchmark.cli.progress import PLAIN_INTERVAL
-from benchmark.cli.verb_run import add_place_flags
+from benchmark.cli.run_flags import add_place_flags
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from benchmark.cli import output
 from benchmark.cli.parsing import Parser, new_parser
-from benchmark.cli.verb_run import add_place_flags
+from benchmark.cli.run_flags import add_place_flags
 
 
 def parser() -> Parser:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmark.cli import output
 from benchmark.cli.parsing import Parser, bundled_experiments, new_parser, one_of
-from benchmark.cli.verb_run import add_place_flags
+from benchmark.cli.run_flags import add_place_flags
 
 
 def parser() -> Parser:

@@ -9,6 +9,7 @@ from rich.console import Console
 from benchmark.cli import output, verb_run
 from benchmark.cli.flags import experiment_of
 from benchmark.cli.parsing import Parser, bundled_experiments, new_parser
+from benchmark.cli.run_flags import add_run_flags
 from benchmark.entries import count_entries
 from benchmark.errors import UserError, unknown
 from benchmark.experiment import ExperimentSpec
@@ -28,7 +29,7 @@ def parser() -> Parser:
     made = new_parser("paper", _DESCRIPTION)
     made.add_argument("name", nargs="?", metavar="NAME", help="what to make; a list if not given")
     made.add_argument("--cpu", action="store_true", help="the CPU-sized twin")
-    verb_run.add_run_flags(made)
+    add_run_flags(made)
     return made
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,10 +22,12 @@ from benchmark.cli.checks import (
     load_data,
     outdated,
 )
-from benchmark.cli.flags import add_grid_flags, experiment_of
+from benchmark.cli.dry_run import dry_run
+from benchmark.cli.flags import experiment_of
 from benchmark.cli.naming import run_titles
-from benchmark.cli.parsing import Parser, duration, new_parser, one_of, workers
+from benchmark.cli.parsing import Parser, new_parser
 from benchmark.cli.progress import Listener, listening, loading
+from benchmark.cli.run_flags import add_run_flags
 from benchmark.errors import UserError
 from benchmark.trackers import TrackedListener, check_tracker, make_tracker
 
@@ -54,89 +55,6 @@ def parser() -> Parser:
     made = new_parser("run", _DESCRIPTION)
     add_run_flags(made)
     return made
-
-
-def add_run_flags(made: Parser) -> None:
-    """Add all flags of a grid and of how it is run."""
-    add_grid_flags(made)
-    add_place_flags(made)
-    group = made.add_argument_group("execution")
-    group.add_argument(
-        "--workers",
-        type=workers,
-        default="auto",
-        metavar="N",
-        help="runs at a time; changes no result (default: cores, or GPUs, for each run's threads)",
-    )
-    group.add_argument(
-        "--engine",
-        type=one_of("engine", ("local", "ray")),
-        default="local",
-        metavar="local|ray",
-        help="processes of this machine, or tasks on a Ray cluster (default: local)",
-    )
-    group.add_argument(
-        "--address",
-        metavar="HOST:PORT",
-        help="head of the Ray cluster (default: the one that this machine belongs to)",
-    )
-    group.add_argument(
-        "--ship",
-        action="store_true",
-        help="Ray nodes that share no folder: they send finished runs back",
-    )
-    group.add_argument(
-        "--timeout", type=duration, metavar="TIME", help="time limit of one run: 90s, 10m, 1h30m"
-    )
-    group.add_argument(
-        "--force",
-        action="append",
-        default=[],
-        metavar="METHOD",
-        help="run a method's finished runs again; `all` for all methods; repeatable",
-    )
-    group.add_argument(
-        "--inception-weights",
-        type=Path,
-        metavar="FILE",
-        help="weights for --extractors inception (else: $ONESHOT_FL_INCEPTION, torch's cache, "
-        "or a download)",
-    )
-    group.add_argument(
-        "--tracker",
-        metavar="NAME",
-        help="also send scalars, images and specs to tensorboard, wandb or mlflow",
-    )
-    group.add_argument(
-        "--no-cache", action="store_true", help="neither read nor write trained models"
-    )
-    group.add_argument(
-        "--dry-run", action="store_true", help="print what would run, and what it would cost"
-    )
-    group.add_argument(
-        "--no-report",
-        action="store_true",
-        help="write no tables, figures and page; `report` makes them at any time",
-    )
-    group.add_argument("--quiet", action="store_true", help="no progress, only errors")
-
-
-def add_place_flags(made: Parser) -> None:
-    """Add ``--results`` and ``--data-root``."""
-    group = made.add_argument_group("places")
-    group.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="where records are kept (default: results)",
-    )
-    group.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="where data is looked for first (else: $ONESHOT_FL_DATA, system, user's folder)",
-    )
 
 
 def execute(values: argparse.Namespace, talk: Console) -> int:
@@ -167,7 +85,10 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     if count := len(options.outdated):
         output.say(talk, f"data changed since {count} runs were recorded: to be run again")
     if values.dry_run:
-        return _dry_run(experiment, runs, broken, options)
+        from benchmark.cli.main import OK
+
+        dry_run(experiment, runs, broken, options)
+        return OK
     from benchmark.grid import preview
     from benchmark.store import Store
 
@@ -385,44 +306,3 @@ def _conclude(result: GridResult, listener: Listener) -> int:
     if result.user_error:
         return USER_ERROR
     return RUN_FAILED if result.failed else OK
-
-
-def _dry_run(
-    experiment: ExperimentSpec,
-    runs: Sequence[PlannedRun],
-    broken: Sequence[BrokenPlugin],
-    options: Options,
-) -> int:
-    from benchmark.cli.main import OK
-    from benchmark.estimate import estimate
-    from benchmark.grid import preview
-
-    console = output.stdout()
-    names = run_titles(runs)
-    states = preview(experiment, runs, options)
-    rows = [
-        (index, names[run.spec.run_id], run.spec.run_id, state)
-        for index, (run, state) in enumerate(states, start=1)
-    ]
-    console.print(output.table(f"experiment {experiment.experiment}", _COLUMNS, rows))
-    for plugin in broken:
-        output.say(console, f"not installed: {plugin.name}: {output.one_line(plugin.reason)}")
-    counts = Counter(state.split(":")[0] for _, state in states)
-    output.say(console, ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
-    if counts["to run"]:
-        try:
-            cost = estimate([run for run, state in states if state == "to run"], options)
-        except UserError as error:  # a plan is one without its data, too
-            output.say(console, f"cost not estimated: {error}")
-            return OK
-        output.say(
-            console,
-            f"estimated cost: {cost.optimizer_steps:,} optimiser steps, about "
-            f"{output.human_seconds(cost.seconds / min(options.workers, counts['to run']))} on "
-            f"this machine ({options.workers} at a time), uploads of "
-            f"{output.human_bytes(cost.upload_bytes)} (models alone)",
-        )
-    return OK
-
-
-_COLUMNS = ("#", "run", "id", "state")

@@ -13,7 +13,7 @@ from benchmark.cli.checks import check_experiment, check_folder
 from benchmark.cli.flags import add_scenario_flags, experiment_of
 from benchmark.cli.naming import scenario_title, titles
 from benchmark.cli.parsing import Parser, new_parser
-from benchmark.cli.verb_run import add_place_flags
+from benchmark.cli.run_flags import add_place_flags
 from benchmark.errors import UserError, unknown
 from benchmark.specs import ScenarioSpec
 

@@ -277,14 +277,14 @@ class LocalClient:
             self.cost.cached_seconds += float(entry.info["seconds"])
             self.flops.add(flops)
 
-    def costs(self) -> tuple[Cost, tuple[bool, int]]:
-        """Return what was booked so far, for :meth:`set_back`."""
-        return replace(self.cost, cache_ids=list(self.cost.cache_ids)), self.flops.mark()
+    def cost_snapshot(self) -> tuple[Cost, tuple[bool, int]]:
+        """Return what was booked so far, for :meth:`restore_cost`."""
+        return replace(self.cost, cache_ids=list(self.cost.cache_ids)), self.flops.snapshot()
 
-    def set_back(self, before: tuple[Cost, tuple[bool, int]]) -> None:
+    def restore_cost(self, before: tuple[Cost, tuple[bool, int]]) -> None:
         """Forget what was booked since."""
-        self.cost = replace(before[0], cache_ids=list(before[0].cache_ids))
-        self.flops.set_back(before[1])
+        self.cost, flops = before
+        self.flops.restore(flops)
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return this client's random stream for a purpose and the current round."""

@@ -9,13 +9,14 @@ from benchmark.store.elsewhere import Elsewhere
 from benchmark.store.experiments import CellState, ExperimentStore
 from benchmark.store.files import DamagedError, StoreError
 from benchmark.store.locks import BusyError
-from benchmark.store.manifest import Cell, Manifest, scenario_summary
+from benchmark.store.manifest import SECTIONS, Cell, Manifest, scenario_summary
 from benchmark.store.records import FLOPS_ESTIMATE, Record, read_record
 from benchmark.store.results import Store
 from benchmark.store.status import Status
 
 __all__ = [
     "FLOPS_ESTIMATE",
+    "SECTIONS",
     "Attempt",
     "AttemptInfo",
     "BusyError",

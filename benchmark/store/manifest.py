@@ -15,7 +15,7 @@ MANIFEST_NAME = "experiment.json"
 """Name of the manifest's file in an experiment's folder."""
 
 
-SETTINGS = ("budget", "measure", "compute")
+SECTIONS = ("budget", "measure", "compute")
 """Sections of a run spec whose fields may tell a grid's columns apart, beside the scenario's."""
 
 
@@ -80,7 +80,7 @@ class Cell(BaseModel):
             order=order,
             kind=kind,
             judged_on=str(spec.get("measure", {}).get("judged_on", "test")),
-            settings=scenario_summary({name: spec.get(name, {}) for name in SETTINGS}),
+            settings=scenario_summary({name: spec.get(name, {}) for name in SECTIONS}),
             config=spec.get("method", {}).get("config"),
             uses=tuple(uses),
         )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.contract import Broadcast, Client, GlobalModel, Method, Reference, Upload
+from benchmark.evaluation import batch_gap
 from benchmark.federation.federation import Federation
 from benchmark.testing.bench import UNEQUAL_WIDTHS, Bench
 from benchmark.testing.reach import Secret, reachable_tensors
@@ -104,13 +105,8 @@ def ignores_batch_mates(bench: Bench) -> None:
     """Predict an image alike whichever others are in its batch."""
     output = bench.first.result.output
     images = bench.data.test(torch.device("cpu")).images[:64]
-    inputs = bench.data.task.normalization.from_uint8(images)
     for model in filter(None, (output.model, output.teacher)):
-        model.eval()
-        with torch.no_grad():
-            together = model(inputs)
-            alone = torch.cat([model(image[None]) for image in inputs])
-        gap = float((together - alone).abs().max() / together.abs().max().clamp(min=1.0))
+        gap = batch_gap(model, images, normalization=bench.data.task.normalization)
         _require(gap < LOGIT_TOLERANCE, f"{bench.name}: a logit moves by {gap:.2g} with the batch")
 
 

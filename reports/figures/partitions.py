@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_DECIDING = ("dataset", "train_samples", "holdout", "partition", "widths")
+
+
 @dataclass(frozen=True)
 class Partition:
     """One split.
@@ -72,9 +75,15 @@ def partitions(grid: Grid, most: int) -> Iterator[Partitions]:
         run = next((one for one in runs if one["shown"] == DONE and one.get("split_counts")), None)
         if run is not None:
             key = f"{run.get('split_id')} {run.get('split_widths')}"
-            found.setdefault(key, _partition(run, ", ".join(grid.axes.header(scenario))))
+            found.setdefault(key, _partition(run, _split_in_words(grid, scenario)))
     for ending, chosen in pages(list(found.values()), most):
         yield Partitions(chosen, f"partitions{ending}")
+
+
+def _split_in_words(grid: Grid, scenario: tuple[str, ...]) -> str:
+    """Return the settings of a scenario that decide who holds what: another budget does not."""
+    words = zip(grid.axes.shown, grid.axes.header(scenario), strict=True)
+    return ", ".join(text for field, text in words if field.split(".")[0] in _DECIDING)
 
 
 def _partition(run: Mapping[str, Any], heading: str) -> Partition:

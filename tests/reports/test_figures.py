@@ -84,6 +84,19 @@ def test_of_a_partition_the_split_of_the_lowest_seed_is_drawn(lab: Lab) -> None:
     assert [panel.title for panel in drawn.panels] == ["split seed 2"]
 
 
+def test_a_split_is_titled_by_what_decides_it_alone(lab: Lab) -> None:
+    """One panel for two budgets would else look as if it were that of one of them."""
+    for alpha in (0.1, 1.0):
+        for steps in (10, 20):
+            setting = {"partition__alpha": alpha, "budget__generator_steps": steps}
+            split = {"split": {"id": f"{alpha}", "counts": [[1, 2, 3], [4, 5, 6]]}}
+            lab.add("averaging", 0, 0.5, facts=split, **setting)
+    drawn = _data(lab.plan())["partitions"]
+    assert isinstance(drawn, Partitions)
+    titles = [panel.title for panel in drawn.panels]
+    assert titles == ["α = 0.1, split seed 0", "α = 1, split seed 0"]
+
+
 def test_only_figures_whose_data_changed_are_drawn_again(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5, partition__alpha=0.1, history=[0.1, 0.2])
     lab.add("averaging", 0, 0.6, partition__alpha=1.0)

@@ -1,0 +1,60 @@
+"""``run --dry-run``: what a command would run, and what that would cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from benchmark.cli import output
+from benchmark.cli.naming import run_titles
+from benchmark.errors import UserError
+
+if TYPE_CHECKING:
+    from benchmark.experiment import ExperimentSpec, PlannedRun
+    from benchmark.grid import Options
+    from benchmark.registry import BrokenPlugin
+
+_COLUMNS = ("#", "run", "id", "state")
+
+
+def dry_run(
+    experiment: ExperimentSpec,
+    runs: Sequence[PlannedRun],
+    broken: Sequence[BrokenPlugin],
+    options: Options,
+) -> None:
+    """Print every run with its state, and what those to run would cost here."""
+    from benchmark.grid import preview
+
+    console = output.stdout()
+    names = run_titles(runs)
+    states = preview(experiment, runs, options)
+    rows = [
+        (index, names[run.spec.run_id], run.spec.run_id, state)
+        for index, (run, state) in enumerate(states, start=1)
+    ]
+    console.print(output.table(f"experiment {experiment.experiment}", _COLUMNS, rows))
+    for plugin in broken:
+        output.say(console, f"not installed: {plugin.name}: {output.one_line(plugin.reason)}")
+    counts = Counter(state.split(":")[0] for _, state in states)
+    output.say(console, ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+    todo = [run for run, state in states if state == "to run"]
+    if todo:
+        output.say(console, _cost(todo, options))
+
+
+def _cost(todo: Sequence[PlannedRun], options: Options) -> str:
+    """Return what some runs would cost; nothing is downloaded to find out."""
+    from benchmark.estimate import estimate
+
+    try:
+        cost = estimate(todo, options)
+    except UserError as error:
+        return f"cost not estimated: {error}"
+    seconds = output.human_seconds(cost.seconds / min(options.workers, len(todo)))
+    return (
+        f"estimated cost: {cost.optimizer_steps:,} optimiser steps, about {seconds} on this "
+        f"machine ({options.workers} at a time), uploads of "
+        f"{output.human_bytes(cost.upload_bytes)} (models alone)"
+    )
