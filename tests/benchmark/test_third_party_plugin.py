@@ -81,6 +81,8 @@ HOARDER = plugin_lab.SOURCE.replace(
 FORMS = (
     "client.images.float() / 255",
     "client.images.float()",
+    "(client.images / 255).half()",
+    "torch.cat([client.images / 255, torch.full_like(client.images[:1] / 255, torch.nan)])",
     "client.images.long()",
     "client.images / 127.5 - 1",
     "client.task.normalization.from_uint8(client.images)",
