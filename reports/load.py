@@ -128,8 +128,9 @@ def _rows(
     older: dict[str, Record] = {}
     current = {cell.run_id for cell in manifest.cells.values()}
     for record in records:
-        if record.run_id not in current:
-            older[record.cell_id] = record
+        cell_now = manifest.cell_of(record.cell_id)
+        if record.run_id not in current and cell_now is not None:
+            older[cell_now] = record
     rows = []
     for cell_id, cell in manifest.in_order():
         found = by_id.get(cell.run_id)
@@ -143,7 +144,7 @@ def _rows(
     placed = {row["run_id"] for row in rows}
     for record in records:
         if record.run_id not in placed:
-            stale = record.cell_id in manifest.cells
+            stale = manifest.cell_of(record.cell_id) is not None
             shown = "" if stale else str(record.status)
             rows.append(_of_record(record, None, stale=stale, shown=shown))
     return rows
@@ -200,7 +201,9 @@ def _of_record(
     record: Record, cell: Cell | None, *, shown: str, stale: bool = False
 ) -> dict[str, Any]:
     spec = record.spec
-    config = spec.get("method", {}).get("config", {})
+    # A stale record stands where its question stands by now, under the parameters of today.
+    asked = cell.config if stale and cell is not None else None
+    config = asked or spec.get("method", {}).get("config", {})
     return {
         "run_id": record.run_id,
         "cell_id": record.cell_id,

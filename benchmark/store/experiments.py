@@ -245,11 +245,12 @@ class ExperimentStore:
 
     def stale(self, records: Iterable[Record] | None = None) -> list[Record]:
         """Return the final records made by other code than their cell's run by now."""
-        cells = self.manifest().cells
+        manifest = self.manifest()
         return [
             record
             for record in (self.records() if records is None else records)
-            if record.cell_id in cells and cells[record.cell_id].run_id != record.run_id
+            if (cell_id := manifest.cell_of(record.cell_id)) is not None
+            and manifest.cells[cell_id].run_id != record.run_id
         ]
 
     def states(self) -> list[CellState]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,6 +46,8 @@ class Cell(BaseModel):
         The method's configuration; what tells the rows of one label apart. As settings.
     uses : tuple of str
         What the method says that it uses, by which tables group it. As settings.
+    earlier : tuple of str
+        Ids that the same question had when the method had fewer parameters, or others.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -59,6 +62,21 @@ class Cell(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     config: dict[str, Any] | None = None
     uses: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+
+    def succeeds(self, other: Cell) -> bool:
+        """Return whether this is the question that ``other`` was before its method changed.
+
+        A configuration is complete, so one that lacks a parameter of the method as it is now,
+        or has one that is gone, can't be asked for any more. What both have must be equal.
+        """
+        mine, its = self.config, other.config
+        if mine is None or its is None or mine.keys() == its.keys():
+            return False
+        same = (self.method, self.scenario, self.settings, self.judged_on) == (
+            (other.method, other.scenario, other.settings, other.judged_on)
+        )
+        return same and all(mine[key] == its[key] for key in mine.keys() & its.keys())
 
     @classmethod
     def of(
@@ -109,6 +127,15 @@ class Manifest(BaseModel):
         """Return the cells with their ids, in the order of the grid."""
         return sorted(self.cells.items(), key=lambda item: (item[1].order, item[0]))
 
+    @cached_property
+    def _now(self) -> dict[str, str]:
+        earlier = {name: now for now, cell in self.cells.items() for name in cell.earlier}
+        return {**earlier, **{cell_id: cell_id for cell_id in self.cells}}
+
+    def cell_of(self, cell_id: str) -> str | None:
+        """Return the id by which a cell is asked for now; ``None`` if none asks for it."""
+        return self._now.get(cell_id)
+
     def merged(
         self,
         cells: Mapping[str, Cell],
@@ -118,13 +145,14 @@ class Manifest(BaseModel):
         """Return this manifest with the cells of another command added.
 
         A known cell keeps its place and takes the new run id; new cells follow the known
-        ones. A method that has a cell now is installed.
+        ones, and replace those that they succeed. A method that has a cell now is installed.
         """
-        ordered = dict(self.in_order())
-        ordered.update(sorted(cells.items(), key=lambda item: item[1].order))
+        ordered = _Ordered(self.in_order())
+        for cell_id, cell in sorted(cells.items(), key=lambda item: item[1].order):
+            ordered.put(cell_id, cell)
         renumbered = {
             cell_id: cell.model_copy(update={"order": order})
-            for order, (cell_id, cell) in enumerate(ordered.items())
+            for order, (cell_id, cell) in enumerate(ordered.cells.items())
         }
         present = {cell.method for cell in cells.values()}
         missing = {**self.not_installed, **(not_installed or {})}
@@ -133,6 +161,49 @@ class Manifest(BaseModel):
             not_installed={name: why for name, why in missing.items() if name not in present},
             settings={**self.settings, **(settings or {})},
         )
+
+
+class _Ordered:
+    """Cells in order, by id; what takes the place of a cell that it succeeds.
+
+    Parameters
+    ----------
+    known : iterable of (str, Cell)
+        The cells so far.
+    """
+
+    def __init__(self, known: Iterable[tuple[str, Cell]]) -> None:
+        self.cells = dict(known)
+        # Cells of one method nearly always have the same parameters, so few are ever compared.
+        self._by_parameters: dict[tuple[str, frozenset[str]], set[str]] = {}
+        for cell_id, cell in self.cells.items():
+            self._alike(cell).add(cell_id)
+
+    def put(self, cell_id: str, cell: Cell) -> None:
+        """Add a cell, or renew it."""
+        replaced = {
+            known
+            for (method, parameters), ids in self._by_parameters.items()
+            if method == cell.method and parameters != frozenset(cell.config or ())
+            for known in ids
+            if cell.succeeds(self.cells[known])
+        }
+        gone = [self.cells[known] for known in (*replaced, cell_id) if known in self.cells]
+        earlier = replaced.union(*(other.earlier for other in gone))
+        renewed = cell.model_copy(update={"earlier": tuple(sorted(earlier))})
+        if replaced:
+            for known in replaced:
+                self._alike(self.cells[known]).discard(known)
+            self.cells = {
+                cell_id if known in replaced else known: other
+                for known, other in self.cells.items()
+            }
+        self.cells[cell_id] = renewed
+        self._alike(cell).add(cell_id)
+
+    def _alike(self, cell: Cell) -> set[str]:
+        key = (cell.method, frozenset(cell.config or ()))
+        return self._by_parameters.setdefault(key, set())
 
 
 def scenario_summary(scenario: Mapping[str, Any]) -> dict[str, Any]:

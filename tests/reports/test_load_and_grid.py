@@ -62,6 +62,22 @@ def test_a_record_made_by_other_code_is_stale_and_kept(lab: Lab) -> None:
     assert texts == {"averaging": "stale", "distilling": "80.00"}
 
 
+def test_a_record_from_before_a_parameter_was_there_stands_where_its_question_stands_now(
+    lab: Lab,
+) -> None:
+    for seed in (0, 1):
+        lab.add("averaging", seed, 0.5, method__config={"rounds": 1}, code__plugin="old")
+    lab.plan()
+    now = {"method__config": {"rounds": 1, "floor": 0}, "code__plugin": "new"}
+    lab.add("averaging", 0, 0.6, **now)
+    lab.add("averaging", 1, status=Status.NOT_RUN, **now)
+    runs = load(lab.plan()).runs
+    shown = {(row.accuracy, row.shown) for row in runs.itertuples()}
+    assert shown == {(0.6, "done"), (0.5, "stale"), (0.5, "")}
+    report = write_report(lab.folder, figures=False)
+    assert [row.label for row in report.rendered["accuracy"].rows] == ["averaging"]
+
+
 def test_a_failed_attempt_of_new_code_hides_the_old_record(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5, code__plugin="old")
     lab.add("averaging", 0, code__plugin="new", status=Status.FAILED, reason="broken now")
@@ -180,8 +196,9 @@ def test_a_run_without_record_stands_in_the_row_of_its_own_configuration(lab: La
 def test_rows_stand_under_all_that_their_runs_used(lab: Lab) -> None:
     """What a run says it also used counts, and splits no row whose other runs are to come."""
     heads = {"also_uses": ["label sets"]}
-    lab.add("averaging", 0, 0.5, details=heads)
-    lab.add("averaging", 1, status=Status.NOT_RUN)
+    once = {"rounds": 1}
+    lab.add("averaging", 0, 0.5, details=heads, method__config=once)
+    lab.add("averaging", 1, status=Status.NOT_RUN, method__config=once)
     lab.add("averaging", 0, 0.4, label="plain", method__config={"rounds": 2})
     lab.add("distilling", 0, 0.4, details={"student_start": "aggregate"})
     grid = build_grid(load(lab.plan()))

@@ -31,6 +31,26 @@ def test_records_of_other_code_are_stale(store: ExperimentStore) -> None:
     assert [found.run_id for found in store.stale()] == [RUN]
 
 
+def test_a_record_from_before_a_parameter_was_there_is_stale(store: ExperimentStore) -> None:
+    before = cell(RUN).model_copy(update={"config": {"rate": 1}})
+    other = cell(OTHER).model_copy(update={"config": {"rate": 2}, "order": 1})
+    publish(store, cell_id="a")
+    publish(store, OTHER, cell_id="b")
+    store.update_manifest({"a": before, "b": other})
+    assert store.stale() == []
+    now = cell("a" * 16).model_copy(update={"config": {"rate": 1, "floor": 0}})
+    manifest = store.update_manifest({"c": now})
+    # In its place; what was asked for at another rate is another question, asked by nobody yet.
+    assert [name for name, _ in manifest.in_order()] == ["c", "b"]
+    assert [manifest.cell_of(name) for name in "abcd"] == ["c", "b", "c", None]
+    assert [found.run_id for found in store.stale()] == [RUN]
+    assert [state.status for state in store.states()] == [Status.NOT_RUN, Status.DONE]
+    # And over a second change of the method, and the manifest's loss.
+    last = now.model_copy(update={"run_id": "b" * 16, "config": {"rate": 1, "slope": 0}})
+    assert store.update_manifest({"d": last}).cells["d"].earlier == ("a", "c")
+    assert [found.run_id for found in store.stale()] == [RUN]
+
+
 @pytest.mark.parametrize("harm", ["cut", "missing", "no json"])
 def test_a_damaged_manifest_is_rebuilt_from_the_records(
     store: ExperimentStore, caplog: pytest.LogCaptureFixture, harm: str
