@@ -31,6 +31,8 @@ ENTRY_POINTS = "oneshot_fl.methods"
 METADATA_VERSION = 2
 """Raised whenever :class:`MethodInfo` changes: older cached metadata is then read anew."""
 
+_SUITE = ("benchmark", "datasets", "reports", "tests")
+
 log = logging.getLogger(__name__)
 
 
@@ -188,15 +190,38 @@ def _read(item: Candidate, cache: dict[str, Any], fresh: dict[str, Any]) -> Meth
 
 
 def _roots(module: str, path: Path) -> dict[str, Path]:
-    """Return the packages that a plugin's parts may lie in: its own, and the suite's blocks."""
+    """Return the packages that a plugin's parts may lie in.
+
+    The suite's blocks; of a plugin from elsewhere also its own package, and what is installed
+    with it.
+    """
     package = module.split(".", 1)[0]
-    own = methods_folder() if package == "methods" else _package_root(module, path)
-    return {package: own, "methods": methods_folder()}
-
-
-def _package_root(module: str, path: Path) -> Path:
+    if package == "methods":
+        return {"methods": methods_folder()}
     depth = module.count(".") + (1 if path.name == "__init__.py" else 0)
-    return path.parents[max(depth - 1, 0)] if depth else path.parent
+    folder = path.parents[depth]
+    return {**_beside(package, folder), "methods": methods_folder()}
+
+
+def _beside(package: str, folder: Path) -> dict[str, Path]:
+    """Return the top packages and modules of one distribution, the given one among them."""
+    suite = methods_folder().parent
+    found = {
+        path.stem if path.suffix == ".py" else path.name: path
+        for path in sorted(folder.iterdir())
+        if path.suffix == ".py" or (path / "__init__.py").is_file() or path.name == package
+        # What the engine is has versions of its own.
+        if path.parent != suite or path.name not in _SUITE
+    }
+    if not any(folder.glob("*.dist-info")):
+        return found  # a checkout: all that lies there is its own
+    of = importlib.metadata.packages_distributions()
+    mine = set(of.get(package, ()))
+    return {
+        name: path
+        for name, path in found.items()
+        if name == package or mine & set(of.get(name, ()))
+    }
 
 
 def _find_class(module: Any, attribute: str | None, where: str) -> type[Method[Any]]:

@@ -11,10 +11,21 @@ from pathlib import Path
 
 
 def plugin_files(path: Path) -> list[Path]:
-    """Return the plugin's own files: the file, or all Python files of its folder."""
+    """Return the plugin's own files: the file, or all files of its folder that aren't hidden.
+
+    Tables and weights beside the code decide its numbers as code does.
+    """
     if path.name == "__init__.py":
-        return sorted(file for file in path.parent.rglob("*.py") if "__pycache__" not in file.parts)
+        folder = path.parent
+        return sorted(file for file in folder.rglob("*") if _counts(file, folder))
     return [path]
+
+
+def _counts(file: Path, folder: Path) -> bool:
+    below = file.relative_to(folder).parts
+    return file.is_file() and not any(
+        name == "__pycache__" or name.startswith(".") for name in below
+    )
 
 
 def digest_files(files: list[Path], root: Path) -> str:
@@ -41,16 +52,16 @@ def part_files(path: Path, roots: Mapping[str, Path]) -> dict[str, Path]:
     path : Path
         The plugin's file, or the ``__init__.py`` of its folder.
     roots : mapping of str to Path
-        Folders of the top packages that blocks may lie in, by name. A block is a module of
-        theirs outside the plugin, imported absolutely or relatively. An ``__init__.py`` that
-        holds a docstring only is none.
+        Folders of the top packages that blocks may lie in, by name; of a top module, its file.
+        A block is a module of theirs outside the plugin, imported absolutely or relatively. An
+        ``__init__.py`` that holds a docstring only is none.
 
     Raises
     ------
     SyntaxError
         If one of the files is no Python.
     """
-    own = {file.resolve() for file in plugin_files(path)}
+    own = {file.resolve() for file in plugin_files(path) if file.suffix == ".py"}
     places = {package: root.resolve() for package, root in roots.items()}
     seen: dict[Path, str] = {}
     looked_for: set[str] = set()
@@ -137,14 +148,17 @@ def _imported(file: Path, roots: Mapping[str, Path]) -> Iterator[str]:
 
 def _package_of(file: Path, roots: Mapping[str, Path]) -> tuple[str, ...]:
     for package, root in roots.items():
-        if file.is_relative_to(root):
+        if file != root and file.is_relative_to(root):
             return (package, *file.parent.relative_to(root).parts)
     return ()
 
 
 def _module_file(module: str, roots: Mapping[str, Path]) -> Path | None:
     package, *below = module.split(".")
-    base = roots[package].joinpath(*below)
+    root = roots[package]
+    if root.suffix == ".py":
+        return root if not below and root.is_file() else None
+    base = root.joinpath(*below)
     candidates = [base / "__init__.py"]
     if below:
         candidates.append(base.with_name(f"{base.name}.py"))

@@ -156,6 +156,10 @@ def test_a_folder_is_digested_whole(tmp_path: Path) -> None:
     assert plugin_digest(folder / "__init__.py") == before
     (folder / "deep" / "x.py").write_text("A = 2\n")
     assert plugin_digest(folder / "__init__.py") != before
+    (folder / "prior.json").write_text("[0.5, 0.5]")
+    data = plugin_digest(folder / "__init__.py")
+    (folder / "prior.json").write_text("[0.4, 0.6]")
+    assert plugin_digest(folder / "__init__.py") != data, "a table decides numbers, too"
 
 
 def package(lab: Path) -> Path:
@@ -204,6 +208,29 @@ def test_parts_are_what_a_plugin_imports_near_and_far(lab: Path) -> None:
     assert discover().info("acme").parts == before.parts
     (top / "far.py").write_text("VERSION = '8'\nimport methods.blocks.schedule\n")
     assert discover().info("acme").parts["acme_fl.far"] == "8"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_module_that_comes_with_the_plugin_is_a_part(
+    lab: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    path = plugin_lab.install(lab)
+    path.write_text("import probe_tools\nimport stranger\n" + path.read_text())
+    (lab / "probe_tools.py").write_text("A = 1\n")
+    (lab / "stranger.py").write_text("B = 1\n")
+    (info,) = lab.glob("*.dist-info")
+    if installed:
+        (info / "top_level.txt").write_text("probe_plugin\nprobe_tools\n")
+        assert set(discover().info("probe").parts) == {"probe_tools"}
+    else:
+        folder = lab.parent / "elsewhere"  # a checkout, of which metadata lie apart
+        folder.mkdir()
+        info.rename(folder / info.name)
+        monkeypatch.syspath_prepend(folder)
+        assert set(discover().info("probe").parts) == {"probe_tools", "stranger"}
+    before = discover().info("probe")
+    (lab / "probe_tools.py").write_text("A = 2\n")
+    assert discover().info("probe").parts != before.parts
 
 
 def test_metadata_that_lies_in_a_part_is_read_anew(lab: Path) -> None:
