@@ -186,8 +186,10 @@ class Client(Protocol):
             What it is, in small letters, such as ``"generator"``.
         description : mapping of str to JSON value
             Everything that determines it beside this client's data, start, local training,
-            seed, round, precision and library versions, which are added here. A version of
-            the code that makes it belongs in it.
+            seed, round, precision and library versions, which are added here; the method's
+            code, too, so that an edit makes it anew. A ``"version"`` (or ``"code"``) in it
+            stands for the code instead: methods that give the same share what they make, and
+            whoever edits them has to raise it.
         make : callable
             Returns tensors by name, and small JSON values about them. Its seconds are booked
             as the client's work each time, as they were measured when it was made.

@@ -110,7 +110,7 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     data_seconds = time.perf_counter() - loading
     method = configured_method(info, spec)
     preparing = time.perf_counter()
-    federation = Federation(spec.scenario, spec.compute, data, cache, events)
+    federation = Federation(spec.scenario, spec.compute, data, cache, events, code=spec.code)
     if "client" in payload:
         update_client(method, federation, spec.budget, payload["client"])
         return

@@ -75,6 +75,8 @@ class LocalClient:
         Where trained models are kept.
     events : Events
         Where progress goes.
+    code : dict, optional
+        Digest and versions of the method's code, for the keys of what it makes.
 
     Attributes
     ----------
@@ -103,6 +105,7 @@ class LocalClient:
         data_digest: Mapping[str, Any],
         cache: Cache,
         events: Events,
+        code: Mapping[str, Any] | None = None,
     ) -> None:
         self.info = info
         self.task = task
@@ -123,6 +126,7 @@ class LocalClient:
         self._data_digest = dict(data_digest)
         self._cache = cache
         self._events = events
+        self._code = code
         self._streams = Streams(scenario.seed)
 
     @property
@@ -252,6 +256,8 @@ class LocalClient:
             return tensors, {"seconds": seconds, "operations": operations, "values": dict(values)}
 
         key = {"of": self._description(), "round": self.round, "what": dict(description)}
+        if not {"code", "version"} & description.keys():
+            key["code"] = self._code  # an edit of the method makes it anew
         entry = self._made_once(kind, key, timed)
         self._book(entry, made_now=made_now, flops=entry.info.get("operations"))
         return entry.load(), dict(entry.info["values"])

@@ -25,7 +25,7 @@ from benchmark.models.base import Classifier
 from benchmark.models.registry import TIMM_PREFIX
 from benchmark.models.submodel import SubmodelUpload, aggregate
 from benchmark.seeds import Streams
-from benchmark.specs import RECIPE_VERSION, BudgetSpec, ComputeSpec, ScenarioSpec
+from benchmark.specs import RECIPE_VERSION, BudgetSpec, CodeSpec, ComputeSpec, ScenarioSpec
 from benchmark.spool import Spool
 from benchmark.store import Cache
 from benchmark.training.trainer import train
@@ -52,6 +52,8 @@ class Federation:
         Where trained models are kept.
     events : Events
         Where progress goes.
+    code : CodeSpec, optional
+        Of the method that runs on it.
 
     Attributes
     ----------
@@ -68,6 +70,8 @@ class Federation:
         data: ScenarioData,
         cache: Cache,
         events: Events,
+        *,
+        code: CodeSpec | None = None,
     ) -> None:
         self.scenario = scenario
         self.compute = compute
@@ -76,6 +80,7 @@ class Federation:
         self.warmup_seconds = 0.0
         self._cache = cache
         self._events = events
+        self._code = None if code is None else code.canonical()
         self._device = torch.device(compute.device)
         self.infos = tuple(
             ClientInfo(index, width, scenario.warmup.rounds)
@@ -137,6 +142,7 @@ class Federation:
             data_digest=self.data.client_digest(info.index),
             cache=self._cache,
             events=self._events,
+            code=self._code,
         )
 
     def _warm_up(self) -> State:

@@ -108,7 +108,7 @@ def measure(point: Point) -> Spent | None:
     with tempfile.TemporaryDirectory() as folder:
         data = load_scenario_data(spec.scenario, None, Path(folder) / "data")
         cache = Cache(Path(folder) / "cache")
-        federation = Federation(spec.scenario, spec.compute, data, cache, Events())
+        federation = Federation(spec.scenario, spec.compute, data, cache, Events(), code=spec.code)
         _settle(federation)
         oracle = FederationOracle(federation, Events())
         method = configured_method(discover().info(point.method), spec)

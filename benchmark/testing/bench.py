@@ -95,7 +95,8 @@ class Bench:
     def federation(self) -> Federation:
         """Return a fresh federation; trained clients come from the cache."""
         cache = Cache(self.folder)
-        return Federation(self.spec.scenario, self.spec.compute, self.data, cache, Events())
+        spec = self.spec
+        return Federation(spec.scenario, spec.compute, self.data, cache, Events(), code=spec.code)
 
     def method(self) -> Method[Any]:
         """Return the configured plugin."""

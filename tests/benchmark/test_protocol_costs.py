@@ -11,8 +11,10 @@ import torch
 from protocol_lab import Local, Toy, run
 
 from benchmark.contract import Broadcast, GlobalModel, Upload
+from benchmark.events import Events
 from benchmark.federation.federation import Federation
-from benchmark.store import BusyError
+from benchmark.specs import CodeSpec
+from benchmark.store import BusyError, Cache
 from benchmark.testing import Bench
 
 
@@ -81,6 +83,23 @@ def test_an_artifact_made_of_a_cached_one_costs_both(federation: Federation) -> 
     assert second.cached_client_seconds >= local + 3 * 0.05
     assert all(len(ids) == 2 for ids in first.cache_ids.values())
     assert all(len(ids) == 1 for ids in second.cache_ids.values())
+
+
+@pytest.mark.parametrize(("description", "shared"), [({}, False), ({"version": 1}, True)])
+def test_other_code_makes_an_artefact_anew_unless_a_version_stands_for_it(
+    tmp_path: Path, description: dict[str, Any], shared: bool
+) -> None:
+    bench = Bench("ensemble", {"train_samples": 150, "epochs": 1}, folder=tmp_path)
+    scenario, compute = bench.spec.scenario, bench.spec.compute
+
+    def made_by(plugin: str) -> str:
+        code = CodeSpec(plugin=plugin)
+        federation = Federation(scenario, compute, bench.data, Cache(tmp_path), Events(), code=code)
+        made = {}, {"number": plugin}
+        return str(federation.client(0).cached("thing", description, lambda: made)[1]["number"])
+
+    assert [made_by("old"), made_by("old")] == ["old", "old"]
+    assert made_by("new") == ("old" if shared else "new")
 
 
 def test_a_try_that_is_broken_off_leaves_its_cache_entries_and_nothing_else(
