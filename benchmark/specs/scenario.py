@@ -129,7 +129,8 @@ class ScenarioSpec(Spec):
         Stratified share of the training data taken away before the split, for
         tuning and choosing.
     widths : sequence of fraction
-        The width plan. It is repeated over the clients, and dealt out per split.
+        The width plan. It is repeated over the clients, and dealt out per split; there are
+        at least as many clients as it has widths.
     student : StudentSpec
         How distilling methods start and normalise their student.
     split_seed, seed : int
@@ -157,6 +158,13 @@ class ScenarioSpec(Spec):
         if self.max_width != 1 and any(ratio.denominator != 1 for ratio in ratios):
             # Slices of slices then differ from slices of the full model by a rounded channel.
             raise ValueError("a width plan without 1 needs widths that divide the largest one")
+        clients = self.partition.clients
+        if len(self.widths) > clients:
+            # The plan's tail would have no client, and the global model a width that nobody has.
+            raise ValueError(
+                f"widths {plan_name(self.widths)} is a plan for {len(self.widths)} clients or "
+                f"more, not for clients {clients}"
+            )
         return self
 
     @property

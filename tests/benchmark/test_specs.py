@@ -37,11 +37,11 @@ partitions = st.one_of(
     st.builds(
         PartitionSpec,
         scheme=st.sampled_from(["dirichlet", "dirichlet_uncapped", "dirichlet_per_client"]),
-        clients=st.integers(1, 200),
+        clients=st.integers(3, 200),
         alpha=st.floats(1e-4, 1e4),
         min_samples=st.integers(1, 50),
     ),
-    st.builds(PartitionSpec, scheme=st.just("iid"), clients=st.integers(1, 200)),
+    st.builds(PartitionSpec, scheme=st.just("iid"), clients=st.integers(3, 200)),
     st.builds(
         PartitionSpec, scheme=st.just("classes_per_client"), classes_per_client=st.integers(1, 9)
     ),
@@ -257,6 +257,11 @@ def test_warm_up_settings_count_with_rounds_only() -> None:
         (ScenarioSpec, {"dataset": "d", "widths": []}, "at least one width"),
         (ScenarioSpec, {"dataset": "d", "widths": ["0"]}, "a width lies above 0"),
         (ScenarioSpec, {"dataset": "d", "widths": ["1/2", "1/3"]}, "divide the largest one"),
+        (
+            ScenarioSpec,
+            {"dataset": "d", "widths": ["1/2", "1/4", "1"], "partition": {"clients": 2}},
+            "widths 1/2,1/4,1 is a plan for 3 clients or more, not for clients 2",
+        ),
         (ScenarioSpec, {"dataset": "d", "seed": -1}, "seed: "),
         (ComputeSpec, {"precision": "auto"}, "precision: "),
         (ComputeSpec, {"device": "auto"}, "device: "),

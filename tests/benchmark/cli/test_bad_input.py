@@ -49,6 +49,10 @@ CASES = {
     "width no number": (["--widths", "half"], ["widths", "half"]),
     "width divided by zero": (["--widths", "1/0"], ["widths", "1/0"]),
     "width a model lacks": (["--model", "timm:resnet18", "--widths", "1/2"], ["width", "1/2"]),
+    "a plan longer than its clients": (
+        ["--methods", "fedavg", "--clients", "5", "2", "--widths", "1", "1,1/2,1/4"],
+        ["widths 1,1/2,1/4", "clients 2"],
+    ),
     "duplicate seeds": (["--seeds", "1", "2", "1"], ["seeds", "1 is named twice"]),
     "negative seed": (["--seeds", "-3"], ["seeds", "-3"]),
     "fractional seed": (["--seeds", "1.5"], ["seeds", "1.5"]),
