@@ -94,7 +94,8 @@ def fetch(
 
     What has arrived stands in ``<target>.part``, also after a kill; the next attempt asks the
     server for the rest. Only a file with the published checksum gets its name. A part that
-    was continued and fails the check is fetched once more from the start.
+    was continued and fails the check is fetched once more from the start; an address whose
+    file fails it is given up for the next one.
 
     Parameters
     ----------
@@ -110,8 +111,8 @@ def fetch(
     Raises
     ------
     DataError
-        If no address gives the file, its checksum is not the published one, or it can't be
-        written; names the reason for each address.
+        If no address gives the file with the published checksum, or it can't be written; names
+        the reason for each address.
     """
     if target.is_file():
         if _md5(target) == remote.md5:
@@ -120,20 +121,7 @@ def fetch(
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        continued = part.is_file() and part.stat().st_size > 0
         _complete(remote, part, progress, patience or Patience())
-        found = _md5(part)
-        if found != remote.md5 and continued:
-            _LOG.warning("%s: checksum differs after a resumed download; from the start", part)
-            part.unlink()
-            _complete(remote, part, progress, patience or Patience())
-            found = _md5(part)
-        if found != remote.md5:
-            part.unlink()
-            raise DataError(
-                f"{remote.name} from {remote.urls[0]}: checksum md5 {found} instead of the "
-                f"published {remote.md5}; damaged on the way, or no longer the published file"
-            )
         _flush(part)
         part.replace(target)
     except OSError as error:
@@ -141,31 +129,60 @@ def fetch(
 
 
 def _complete(remote: Remote, part: Path, progress: Progress, patience: Patience) -> None:
-    """Fill ``part``, over all addresses, or raise a DataError with every reason."""
+    """Fill ``part`` with the published file, or raise a DataError with every address's reason."""
     reasons: list[str] = []
     for url in remote.urls:
-        failures, pause = 0, patience.pause
-        while failures < patience.attempts:
-            before = _size(part)
-            try:
-                _transfer(url, remote, part, progress, patience.timeout)
-            except _RefusedError as refusal:
-                reasons.append(f"{url}: {refusal}")
-                break
-            except _InterruptedError as reason:
-                gained = _size(part) > before
-                failures = 1 if gained else failures + 1
-                pause = patience.pause if gained else min(2 * pause, 30.0)
-                if failures == patience.attempts:
-                    reasons.append(f"{url}: {reason}, {failures} times in a row")
-                    break
-                _LOG.info("%s: %s; going on at byte %d", remote.name, reason, _size(part))
-                time.sleep(pause)
-            else:
-                return
+        reason = _from_address(url, remote, part, progress, patience)
+        if reason is None:
+            return
+        reasons.append(f"{url}: {reason}")
     arrived = _size(part)
     kept = f"; {arrived} bytes are kept, the same command goes on from there" if arrived else ""
     raise DataError(f"{remote.name} can't be fetched ({'; '.join(reasons)}{kept})")
+
+
+def _from_address(
+    url: str, remote: Remote, part: Path, progress: Progress, patience: Patience
+) -> str | None:
+    """Fill ``part`` from one address and check it; return why that failed, if it did."""
+    while True:
+        continued = _size(part) > 0
+        reason = _filled(url, remote, part, progress, patience)
+        if reason is not None:
+            return reason
+        found = _md5(part)
+        if found == remote.md5:
+            return None
+        part.unlink()
+        if not continued:
+            return (
+                f"checksum md5 {found} instead of the published {remote.md5}; damaged on the way, "
+                "or no longer the published file"
+            )
+        _LOG.warning("%s: checksum differs after a resumed download; from the start", part)
+
+
+def _filled(
+    url: str, remote: Remote, part: Path, progress: Progress, patience: Patience
+) -> str | None:
+    """Append all that one address has to give; return why there is no more, if it failed."""
+    failures, pause = 0, patience.pause
+    while True:
+        before = _size(part)
+        try:
+            _transfer(url, remote, part, progress, patience.timeout)
+        except _RefusedError as refusal:
+            return str(refusal)
+        except _InterruptedError as reason:
+            gained = _size(part) > before
+            failures = 1 if gained else failures + 1
+            pause = patience.pause if gained else min(2 * pause, 30.0)
+            if failures >= patience.attempts:
+                return f"{reason}, {failures} times in a row"
+            _LOG.info("%s: %s; going on at byte %d", remote.name, reason, _size(part))
+            time.sleep(pause)
+        else:
+            return None
 
 
 def _transfer(url: str, remote: Remote, part: Path, progress: Progress, timeout: float) -> None:

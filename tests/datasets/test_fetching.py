@@ -128,6 +128,18 @@ def test_the_mirror_is_asked_when_the_first_refuses(server: str, tmp_path: Path)
     assert [path for path, _ in Handler.requests] == ["/gone", "/fine"]
 
 
+def test_the_mirror_is_asked_when_the_first_has_another_file(server: str, tmp_path: Path) -> None:
+    fetch(remote(f"{server}other", f"{server}fine"), tmp_path / "file.bin", patience=QUICK)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert Handler.requests == [("/other", None), ("/fine", None)], "nothing of it is continued"
+
+
+def test_each_address_is_named_with_what_it_gave(server: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"/gone: HTTP 404.*; http\S+/other: checksum md5"):
+        fetch(remote(f"{server}gone", f"{server}other"), tmp_path / "file.bin", patience=QUICK)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_wrong_file_never_gets_its_name(server: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"checksum md5 .* instead of the published"):
         fetch(remote(f"{server}other"), tmp_path / "file.bin", patience=QUICK)
