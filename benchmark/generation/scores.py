@@ -11,11 +11,14 @@ a command that plans, or reads records, would wait for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from benchmark.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -140,10 +143,33 @@ def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float] | N
     """
     if min(len(generated), len(real)) <= NEIGHBOURS:
         return None
+    _check_order()
+    return _library_shares(generated.float(), real.float(), NEIGHBOURS)
+
+
+def _library_shares(generated: Tensor, real: Tensor, neighbours: int) -> tuple[float, float]:
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     with torch.no_grad():
-        values = prc_features_to_metric(
-            generated.float(), real.float(), prc_neighborhood=NEIGHBOURS, verbose=False
-        )
+        values = prc_features_to_metric(generated, real, prc_neighborhood=neighbours, verbose=False)
     return float(values["precision"]), float(values["recall"])
+
+
+@cache
+def _check_order() -> None:
+    """Check once that the library takes generated vectors first: it was the other way round.
+
+    Of two points on either side both generated ones lie within the real manifold, and one of
+    the real ones within the generated.
+
+    Raises
+    ------
+    UserError
+        If precision and recall come out otherwise, such as swapped.
+    """
+    found = _library_shares(torch.tensor([[0.0], [0.1]]), torch.tensor([[0.0], [10.0]]), 1)
+    if found != (1.0, 0.5):
+        raise UserError(
+            f"torch-fidelity: precision and recall of a known case are {found[0]:g} and "
+            f"{found[1]:g}, not 1 and 0.5 (swapped?); install torch-fidelity>=0.4.0"
+        )

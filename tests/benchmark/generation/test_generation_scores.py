@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pytorch_fid.fid_score import calculate_frechet_distance
 from torch import Tensor
+from torch_fidelity import metric_prc
 
+from benchmark.errors import UserError
 from benchmark.generation import (
     Statistics,
     frechet_distance,
     inception_score,
     kernel_distance,
     precision_recall,
+    scores,
     statistics_of,
 )
 
@@ -127,6 +131,20 @@ def test_precision_and_recall_tell_missing_quality_from_missing_variety() -> Non
     wild = precision_recall(torch.randn(400, 4, generator=generator) - 80, real)
     assert wild == (0.0, 0.0)
     assert precision_recall(real[:3], real) is None
+
+
+def test_a_library_that_swaps_precision_and_recall_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = metric_prc.prc_features_to_metric
+
+    def swapped(first: Tensor, second: Tensor, **settings: Any) -> Any:
+        return right(second, first, **settings)
+
+    monkeypatch.setattr(metric_prc, "prc_features_to_metric", swapped)
+    scores._check_order.cache_clear()
+    with pytest.raises(UserError, match=r"0\.5 and 1, not 1 and 0\.5 .*torch-fidelity>=0\.4\.0"):
+        precision_recall(normal(20), normal(20))
 
 
 def test_the_kernel_distance_grows_with_the_shift_and_repeats() -> None:
