@@ -117,7 +117,7 @@ def run_protocol(
             else:
                 output = method.server_update(uploads, server)
         result.output = _checked(method, "server_update", output, GlobalModel)
-        _check_content(method, output)
+        _check_content(method, output, federation)
         server.global_model = output.model
         result.server_seconds += time.perf_counter() - began
     result.server_flops = flops.total
@@ -216,7 +216,7 @@ def _update(
     return made
 
 
-def _check_content(method: Method[Any], output: GlobalModel) -> None:
+def _check_content(method: Method[Any], output: GlobalModel, federation: Federation) -> None:
     """Refuse a global model whose fields could be neither evaluated nor recorded."""
     where = f"method '{method.name}': GlobalModel"
     for name in ("model", "teacher"):
@@ -232,24 +232,47 @@ def _check_content(method: Method[Any], output: GlobalModel) -> None:
     except TypeError as error:
         raise PluginError(f"{where}: {error}") from None
     for name, images in output.images.items():
-        if not (isinstance(images, Tensor) and images.dtype == torch.uint8 and images.dim() == 4):
+        if not _is_pictures(images):
             raise PluginError(f"{where}.images '{name}' is no uint8 tensor [n, C, H, W]")
-    _check_generated(where, output.generated)
+    _check_generated(where, output.generated, federation)
     if isinstance(output.warnings, str) or not all(isinstance(w, str) for w in output.warnings):
         raise PluginError(f"{where}.warnings holds several lines of text: use a tuple of str")
 
 
-def _check_generated(where: str, generated: object) -> None:
+def _check_generated(where: str, generated: object, federation: Federation) -> None:
     if generated is None:
         return
     if not isinstance(generated, Generated):
         kind = type(generated).__name__
         raise PluginError(f"{where}.generated is a {kind}, expected a Generated")
-    images, clients = generated.images, generated.clients
-    if images.dtype != torch.uint8 or images.dim() != 4 or not len(images):
-        raise PluginError(f"{where}.generated.images is no uint8 tensor [n >= 1, C, H, W]")
-    if clients is not None and clients.shape != images.shape[:1]:
-        raise PluginError(f"{where}.generated.clients names no client for every image")
+    images, task = generated.images, federation.task
+    where = f"{where}.generated"
+    if not _is_pictures(images) or not len(images):
+        raise PluginError(f"{where}.images is no uint8 tensor [n >= 1, C, H, W]")
+    shape = (task.channels, task.image_size, task.image_size)
+    if tuple(images.shape[1:]) != shape:
+        raise PluginError(
+            f"{where}.images are {tuple(images.shape[1:])}, the task's are {shape} (C, H, W)"
+        )
+    if generated.clients is not None:
+        _check_clients(f"{where}.clients", generated.clients, len(images), len(federation.infos))
+
+
+def _is_pictures(images: object) -> bool:
+    return isinstance(images, Tensor) and images.dtype == torch.uint8 and images.dim() == 4
+
+
+def _check_clients(where: str, clients: object, images: int, count: int) -> None:
+    """Check that each image has the index of one of ``count`` clients."""
+    if not isinstance(clients, Tensor) or clients.shape != (images,):
+        raise PluginError(f"{where} names no client for every image")
+    kind = clients.dtype
+    if kind.is_floating_point or kind.is_complex or kind == torch.bool:
+        raise PluginError(f"{where} is {kind}, expected torch.int64")
+    least, most = int(clients.min()), int(clients.max())
+    if least < 0 or most >= count:
+        wrong = least if least < 0 else most
+        raise PluginError(f"{where} names client {wrong}, the clients are 0 to {count - 1}")
 
 
 def _checked(method: Method[Any], function: str, value: object, kind: type[ReturnT]) -> ReturnT:

@@ -13,6 +13,7 @@ from torch import nn
 
 from benchmark.contract import (
     Broadcast,
+    Generated,
     GlobalModel,
     MethodConfig,
     Reference,
@@ -223,6 +224,10 @@ def hands_over(**fields: Any) -> Toy:
     return broken(server_update=server_update)
 
 
+def images(count: int, channels: int = 1, side: int = 32) -> torch.Tensor:
+    return torch.zeros(count, channels, side, side, dtype=torch.uint8)
+
+
 @pytest.mark.parametrize(
     ("method", "says"),
     [
@@ -239,6 +244,33 @@ def hands_over(**fields: Any) -> Toy:
         (hands_over(details={"a": torch.ones(1)}), "details"),
         (hands_over(images={"g": torch.ones(1, 1, 2, 2)}), "images 'g' is no uint8 tensor"),
         (hands_over(warnings="one line"), "use a tuple of str"),
+        (hands_over(generated=images(4)), "generated is a Tensor, expected a Generated"),
+        (hands_over(generated=Generated(images(0))), "generated.images is no uint8 tensor"),
+        (hands_over(generated=Generated([1])), "generated.images is no uint8 tensor"),  # type: ignore[arg-type]
+        (
+            hands_over(generated=Generated(images(4, 3))),
+            "generated.images are (3, 32, 32), the task's are (1, 32, 32) (C, H, W)",
+        ),
+        (
+            hands_over(generated=Generated(images(4, side=28))),
+            "generated.images are (1, 28, 28), the task's are (1, 32, 32)",
+        ),
+        (
+            hands_over(generated=Generated(images(4), torch.zeros(3, dtype=torch.int64))),
+            "generated.clients names no client for every image",
+        ),
+        (
+            hands_over(generated=Generated(images(4), torch.zeros(4))),
+            "generated.clients is torch.float32, expected torch.int64",
+        ),
+        (
+            hands_over(generated=Generated(images(4), torch.tensor([0, 1, 2, 3]))),
+            "generated.clients names client 3, the clients are 0 to 2",
+        ),
+        (
+            hands_over(generated=Generated(images(4), torch.tensor([0, -1, 2, 2]))),
+            "generated.clients names client -1, the clients are 0 to 2",
+        ),
         (broken(turns=0), "rounds must be at least 1"),
         (broken(turns=2.0), "rounds must be at least 1"),
     ],
