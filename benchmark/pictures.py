@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 
+import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -87,11 +88,11 @@ def real_images(name: str, data: ScenarioData, count: int = LIMIT) -> Tensor | N
     found, cpu = _CLIENT.match(name), torch.device("cpu")
     if found is not None and int(found[1]) >= len(data.partition.sizes):
         return None
-    images = (data.everybody(cpu) if found is None else data.client(int(found[1]), cpu)).images
-    if not len(images):
+    held = data.pool if found is None else data.client_positions(int(found[1]))
+    if not len(held):
         return None
-    count = min(count, LIMIT, len(images))
-    return images[torch.arange(count) * len(images) // count]
+    count = min(count, LIMIT, len(held))
+    return data.at(held[np.arange(count) * len(held) // count], cpu).images
 
 
 def picture(name: str, images: Tensor, data: ScenarioData) -> bytes:

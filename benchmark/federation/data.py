@@ -69,20 +69,24 @@ class ScenarioData:
 
     def client(self, index: int, device: torch.device) -> Samples:
         """Return one client's samples."""
-        return self._take(self.pool[self.partition.client_indices[index]], device)
+        return self.at(self.client_positions(index), device)
+
+    def client_positions(self, index: int) -> Indices:
+        """Return where in the training set one client's samples stand."""
+        return self.pool[self.partition.client_indices[index]]
 
     def everybody(self, device: torch.device) -> Samples:
         """Return the samples of all clients together."""
-        return self._take(self.pool, device)
+        return self.at(self.pool, device)
 
     def validation(self, device: torch.device) -> Samples:
         """Return the held-out samples; none if nothing is held out."""
-        return self._take(self.held_out, device)
+        return self.at(self.held_out, device)
 
     def training_set(self, device: torch.device) -> Samples:
         """Return the dataset's whole training set, whatever part of it the scenario uses."""
         everything = np.arange(len(self.dataset.train.labels))
-        return self._take(everything, device)
+        return self.at(everything, device)
 
     def test(self, device: torch.device) -> Samples:
         """Return the test set."""
@@ -90,12 +94,13 @@ class ScenarioData:
         everything = np.arange(len(split.labels))
         return _samples(split, everything, device)
 
-    def _take(self, positions: Indices, device: torch.device) -> Samples:
+    def at(self, positions: Indices, device: torch.device) -> Samples:
+        """Return the samples at these positions of the training set."""
         return _samples(self.dataset.train, positions, device)
 
     def client_digest(self, index: int) -> dict[str, Any]:
         """Return what determines a client's data, for cache keys."""
-        positions = self.pool[self.partition.client_indices[index]]
+        positions = self.client_positions(index)
         return {"dataset": self.dataset.fingerprint, "samples": _digest(positions)}
 
     def pool_digest(self) -> dict[str, Any]:
@@ -175,8 +180,9 @@ def _load(
 
 
 def _samples(split: datasets.Split, positions: Indices, device: torch.device) -> Samples:
-    images = torch.from_numpy(np.array(split.images[positions]))
-    labels = torch.from_numpy(np.array(split.labels[positions]))
+    # Indexing has copied already, also out of a memory map.
+    images = torch.from_numpy(np.ascontiguousarray(split.images[positions]))
+    labels = torch.from_numpy(np.ascontiguousarray(split.labels[positions]))
     return Samples(moved(images, device), moved(labels, device))
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,7 +66,9 @@ class RealImages:
     @cached_property
     def labels(self) -> Tensor:
         """True labels [n] of the clients' data."""
-        return self.data.everybody(torch.device("cpu")).labels
+        return torch.from_numpy(
+            np.ascontiguousarray(self.data.dataset.train.labels[self.data.pool])
+        )
 
     @cached_property
     def statistics(self) -> Statistics:

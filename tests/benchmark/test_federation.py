@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
@@ -16,7 +17,7 @@ from federation_lab import UNEQUAL, State, bench, equal, start_of, window
 from benchmark.contract import Broadcast
 from benchmark.events import Events
 from benchmark.federation import client as client_module
-from benchmark.federation.data import Samples
+from benchmark.federation.data import Samples, load_scenario_data
 from benchmark.federation.federation import FederationOracle, assign_widths
 from benchmark.federation.traffic import account_for
 from benchmark.models.build import build
@@ -273,3 +274,17 @@ def test_what_a_reference_sees_is_all_clients_and_the_holdout(tmp_path: Path) ->
 
 def test_an_empty_broadcast_costs_nothing() -> None:
     assert sum(account_for(Broadcast()).values()) == 0
+
+
+def test_samples_are_copied_once() -> None:
+    data = load_scenario_data(scenario(), None, None)
+    images = data.dataset.train.images
+    tracemalloc.start()
+    try:
+        samples = data.training_set(torch.device("cpu"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * images.nbytes
+    samples.images.zero_()
+    assert images.any(), "what is handed out is no view of the dataset"

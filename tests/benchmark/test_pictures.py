@@ -26,15 +26,21 @@ class _Partition:
 
 
 class _Data:
-    """Two clients, of three images and of none."""
+    """A hundred images, each of its number's grey; two clients, of three of them and of none."""
 
     partition = _Partition((3, 0))
+    pool = np.arange(100)
 
-    def client(self, index: int, device: torch.device) -> _Samples:
-        return _Samples(torch.full((self.partition.sizes[index], 1, 4, 4), 9, dtype=torch.uint8))
+    def __init__(self) -> None:
+        self.asked: list[int] = []
 
-    def everybody(self, device: torch.device) -> _Samples:
-        return _Samples(torch.full((9, 1, 4, 4), 5, dtype=torch.uint8))
+    def client_positions(self, index: int) -> Any:
+        return self.pool[9:12] if index == 0 else self.pool[:0]
+
+    def at(self, positions: Any, device: torch.device) -> _Samples:
+        self.asked.append(len(positions))
+        values = torch.from_numpy(positions).to(torch.uint8)
+        return _Samples(values[:, None, None, None].expand(-1, 1, 4, 4))
 
 
 DATA = cast("Any", _Data())
@@ -64,20 +70,26 @@ def test_what_is_no_grid_is_refused(images: Tensor) -> None:
 def test_real_images_stand_beside_a_clients_own() -> None:
     real = real_images("client 0 generated", DATA)
     assert real is not None
-    assert torch.equal(real, grey(3, 9))
+    assert real[:, 0, 0, 0].tolist() == [9, 10, 11]
     for name in ("client 1 generated", "client 2 generated"):
         assert real_images(name, DATA) is None
     for name in ("synthesised", "a client 0"):
         everybody = real_images(name, DATA, 4)
         assert everybody is not None
-        assert torch.equal(everybody, grey(4, 5))
+        assert everybody[:, 0, 0, 0].tolist() == [0, 25, 50, 75]
     fewer = real_images("client 0 generated", DATA, 2)
     assert fewer is not None
     assert len(fewer) == 2
     pixels = np.asarray(Image.open(io.BytesIO(picture("client 0 generated", grey(3), DATA))))
     assert pixels.shape == (4, 16 + 16 + 16)
     assert (pixels[:, :16] == 7).sum() == 48
-    assert (pixels[:, 32:] == 9).sum() == 48
+    assert (pixels[:, 32:36] == 9).sum() == 16
+
+
+def test_only_the_real_images_of_a_grid_are_gathered() -> None:
+    data = cast("Any", _Data())
+    assert real_images("synthesised", data) is not None
+    assert data.asked == [64]
 
 
 def test_a_picture_says_what_it_shows() -> None:

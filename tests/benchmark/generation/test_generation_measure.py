@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmark.contract import Generated
 from benchmark.events import Events
+from benchmark.federation import data as data_module
 from benchmark.federation.data import ScenarioData, load_scenario_data
 from benchmark.generation import (
     Features,
@@ -153,6 +154,19 @@ def test_a_distance_of_too_few_images_on_any_side_is_marked(data: ScenarioData, 
     rows = _by_class(normal(500, ""), whole, torch.zeros(500, dtype=torch.int64))
     ratio = rows[0] and rows[0]["fid_ratio"]
     assert (ratio is None) is (few == "test")
+
+
+def test_true_labels_are_read_without_the_images(
+    data: ScenarioData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = data.everybody(CPU).labels
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("images were gathered")
+
+    monkeypatch.setattr(data_module, "_samples", refuse)
+    few = Features(torch.zeros(1, 2), torch.zeros(1, 2))
+    assert torch.equal(RealImages(few, few, data).labels, wanted)
 
 
 @pytest.mark.parametrize(("classes", "warned"), [(2, False), (10, True)])
