@@ -94,11 +94,22 @@ def _check_strangers(experiment: ExperimentSpec, registry: Registry, names: Sequ
     """Refuse what is wrong in the settings of methods that the grid does not run, too."""
     run = {*names, *(str(values["method"]) for values in experiment.variants.values())}
     run |= set(experiment.sweep)
-    defaults = profile(experiment.profile).settings.get("set", {})
-    for name, values in experiment.set.items():
-        if name not in run and name not in registry.broken and values != defaults.get(name):
+    for name, values in settings_asked_for(experiment).items():
+        if name not in run and name not in registry.broken:
             info = registry.info(name)
             configure(name, info, load(info), values)
+
+
+def settings_asked_for(experiment: ExperimentSpec) -> dict[str, dict[str, Any]]:
+    """Return the settings of the methods that flags or a file set.
+
+    A profile's own settings ask for nothing: it names methods that may be missing or broken here,
+    whichever ones the grid runs.
+    """
+    defaults = profile(experiment.profile).settings.get("set", {})
+    return {
+        name: values for name, values in experiment.set.items() if values != defaults.get(name)
+    }
 
 
 def refuse_equals(methods: Sequence[tuple[str, MethodInfo, Method[Any]]]) -> None:

@@ -28,6 +28,7 @@ from benchmark.cli.naming import run_titles
 from benchmark.cli.parsing import Parser, new_parser
 from benchmark.cli.progress import Listener, listening, loading
 from benchmark.cli.run_flags import add_run_flags
+from benchmark.entries import settings_asked_for
 from benchmark.errors import UserError
 from benchmark.trackers import TrackedListener, check_tracker, make_tracker
 
@@ -75,7 +76,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     from benchmark.registry import discover
 
     registry = discover()
-    for name in (*experiment.methods, *experiment.set):
+    for name in (*experiment.methods, *settings_asked_for(experiment)):
         if name != "all":
             registry.info(name)  # refused before torch is loaded
     compute = compute_of(experiment, elsewhere=values.engine == "ray" and not values.dry_run)

@@ -273,6 +273,30 @@ def test_plugin_that_takes_a_name(cli, plugin: Plugin, monkeypatch: pytest.Monke
     check(cli("--methods", "fedavg"), ["second_fedavg.py", "duplicates the name", "fedavg.py"])
 
 
+def test_a_broken_plugin_that_a_profile_has_settings_for_stops_no_other(
+    cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from benchmark.contract import Method\n"
+        "class Mine(Method):\n"
+        "    name, summary = 'dense', 'x'\n"
+        "    def client_update(self, client, broadcast): ...\n"
+        "    def server_update(self, uploads, server): ...\n"
+    )
+    monkeypatch.syspath_prepend(plugin("second_dense", source, "dense"))
+    monkeypatch.setattr("benchmark.cli.dry_run._cost", lambda *_: "")
+    alone = cli("--methods", "fedavg", "--dry-run")
+    assert alone.status == 0, alone.err
+    assert "1 to run" in alone.out
+    every = cli("--methods", "all", "--dry-run")
+    assert every.status == 0, every.err
+    assert "not installed: dense: " in every.out
+    assert "mosaic (digits" in every.out
+    assert "dense (digits" not in every.out
+    # Who names it learns why it can't be had.
+    check(cli("--methods", "fedavg", "--set", "dense.batch_norm=3"), ["dense", "duplicates"])
+
+
 def test_plugin_that_returns_a_wrong_type(
     cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
