@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,44 @@ def settings_asked_for(experiment: ExperimentSpec) -> dict[str, dict[str, Any]]:
     return {
         name: values for name, values in experiment.set.items() if values != defaults.get(name)
     }
+
+
+def refuse_settings_set_twice(
+    flags: Mapping[str, Any], file: Mapping[str, Any], where: str
+) -> None:
+    """Refuse a setting of all rows of a method that some of its rows have a value of their own for.
+
+    Those rows would keep theirs in silence, and rows whose label names the key would be called by
+    a value that they don't have.
+
+    Parameters
+    ----------
+    flags : mapping of str to value
+        What was typed; its ``set`` also must not contradict what a variant's label says.
+    file : mapping of str to value
+        The experiment file.
+    where : str
+        The file's name.
+
+    Raises
+    ------
+    UserError
+        If there is one.
+    """
+    sweep, variants = ({**file, **flags}.get(name) or {} for name in ("sweep", "variants"))
+    for layer, asked in (("--set", flags), (f"{where}: set", file)):
+        for method, values in (asked.get("set") or {}).items():
+            for key in values:
+                if key in sweep.get(method, {}):
+                    raise UserError(f"{where} sweeps {method}.{key}: it can't be set as well")
+                for label, own in variants.items():
+                    named = asked is flags and re.search(rf"(?<![\w.]){re.escape(key)}=", label)
+                    if own.get("method") == method and (key in own or named):
+                        raise UserError(
+                            f"{layer} {method}.{key}: variant '{label}' "
+                            f"{'sets' if key in own else 'is named after'} it; change it in the "
+                            "variants of a copy of the file"
+                        )
 
 
 def refuse_equals(methods: Sequence[tuple[str, MethodInfo, Method[Any]]]) -> None:

@@ -12,7 +12,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from benchmark.contract import Method
-from benchmark.entries import check_trials, configure, entries, refuse_equals
+from benchmark.entries import (
+    check_trials,
+    configure,
+    entries,
+    refuse_equals,
+    refuse_settings_set_twice,
+)
 from benchmark.errors import UserError
 from benchmark.profiles import DEFAULT_PROFILE, profile
 from benchmark.registry import BrokenPlugin, MethodInfo, PluginError, Registry, load
@@ -268,10 +274,7 @@ def resolve(flags: Mapping[str, Any], file: Mapping[str, Any], where: str) -> Ex
         If a key is unknown or a value is wrong.
     """
     ExperimentSpec.parse(file, where)  # names the file for what is wrong in it
-    for method, values in (flags.get("set") or {}).items():
-        for key in values:
-            if key in (file.get("sweep") or {}).get(method, {}):
-                raise UserError(f"{where} sweeps {method}.{key}: it can't be set as well")
+    refuse_settings_set_twice(flags, file, where)
     name = flags.get("profile", file.get("profile", DEFAULT_PROFILE))
     defaults = profile(str(name)).settings
     settings: dict[str, Any] = {**defaults, **file, **flags}

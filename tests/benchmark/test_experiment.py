@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from benchmark.cli.parsing import bundled_experiments
 from benchmark.errors import UserError
 from benchmark.experiment import ExperimentSpec, PlannedRun, plan, resolve
 from benchmark.profiles import profile
 from benchmark.registry import PluginError, Registry, discover
 from benchmark.specs import ComputeSpec
+from benchmark.specs.base import read_yaml
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,50 @@ def test_set_reaches_the_method_and_its_variants(registry: Registry) -> None:
     assert configs["often"]["rounds"] == 4
     assert configs["often"]["weights"] == configs["fedavg"]["weights"] == "uniform"
     assert {run.label: run.info.name for run in runs}["often"] == "fedavg"
+
+
+VARIANTS: dict[str, Any] = {
+    "mosaic (meta=prototypes)": {"method": "mosaic"},
+    "mosaic without": {"method": "mosaic", "meta": "none"},
+    "logits (mean=2)": {"method": "ensemble"},
+}
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ("mosaic without", "variant 'mosaic without' sets it"),
+        ("mosaic (meta=prototypes)", "variant 'mosaic (meta=prototypes)' is named after it"),
+    ],
+)
+def test_a_flag_does_not_lose_to_a_variant_in_silence(label: str, says: str) -> None:
+    file = {"variants": {label: VARIANTS[label]}}
+    with pytest.raises(UserError) as caught:
+        resolve({"set": {"mosaic": {"meta": "synthetic"}}}, file, "file.yaml")
+    assert str(caught.value).startswith(f"--set mosaic.meta: {says}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_files_set_does_not_lose_to_its_variants_in_silence() -> None:
+    file = {"set": {"mosaic": {"meta": "synthetic"}}, "variants": dict(VARIANTS)}
+    with pytest.raises(UserError, match=r"file\.yaml: set mosaic\.meta: variant 'mosaic without'"):
+        resolve({}, file, "file.yaml")
+    # What a label says may well be what the file sets for all rows.
+    del file["variants"]["mosaic without"]
+    assert resolve({}, file, "file.yaml")
+
+
+def test_what_no_variant_speaks_of_can_be_set() -> None:
+    settings = {"mosaic": {"experts": "logit", "eta": 1}, "ensemble": {"meta": 1}}
+    assert resolve({"set": settings}, {"variants": VARIANTS}, "file.yaml").set["mosaic"]
+
+
+def test_labels_of_bundled_variants_say_what_is_set() -> None:
+    for path in bundled_experiments().values():
+        for label, values in (read_yaml(path).get("variants") or {}).items():
+            for key, said in re.findall(r"(\w+)=(\w+)", label):
+                if key in ("meta", "label_head"):
+                    assert str(values[key]).lower() == said, f"{path.name}: {label}"
 
 
 def test_the_configuration_in_a_run_is_complete(registry: Registry) -> None:

@@ -69,7 +69,19 @@ def test_a_flag_does_not_lose_to_a_sweep_in_silence() -> None:
     file = {"sweep": {"dense": {"batch_norm": [0, 1]}}, "set": {"dense": {"batch_norm": 5}}}
     with pytest.raises(UserError, match=r"file.yaml sweeps dense.batch_norm: it can't be set"):
         resolve({"set": {"dense": {"batch_norm": 2}}}, file, "file.yaml")
+    del file["set"]
+    with pytest.raises(UserError, match=r"file.yaml sweeps dense.batch_norm: it can't be set"):
+        resolve({"set": {"dense": {"batch_norm": 2}}}, file, "file.yaml")
     assert resolve({"set": {"dense": {"synthesis_batch": 2}}}, file, "file.yaml")
+
+
+def test_a_files_own_setting_does_not_lose_to_its_sweep_in_silence() -> None:
+    file = {"sweep": {"dense": {"batch_norm": [0, 1]}}, "set": {"dense": {"batch_norm": 3}}}
+    with pytest.raises(UserError, match=r"file.yaml sweeps dense.batch_norm: it can't be set"):
+        resolve({}, file, "file.yaml")
+    # A profile's settings are defaults: a sweep may have others.
+    sweep = {"dense": {"synthesis_batch": [8, 16]}}
+    assert resolve({"profile": "smoke"}, {"sweep": sweep}, "file.yaml")
 
 
 def test_rows_are_counted_without_opening_plugins() -> None:
