@@ -72,10 +72,24 @@ class _Session:
     again: deque[tuple[PlannedRun, int, ExitStack]] = field(default_factory=deque)
     lost: Counter[str] = field(default_factory=Counter)
     sources: set[str] = field(default_factory=set)
+    standing: dict[str, int | None] = field(default_factory=dict)
     clients: ClientTasks = field(init=False)
 
     def __post_init__(self) -> None:
         self.clients = ClientTasks(self.options.timeout)
+
+    def note_standing(self, runs: Sequence[PlannedRun]) -> None:
+        """Note which records are to be made again: those that stand now.
+
+        One that another command makes meanwhile is as fresh as this one's would be.
+        """
+        for run in runs:
+            if self.options.forced(run) and run.skip is None:
+                self.standing[run.spec.run_id] = self._attempt_of(run.spec.run_id)
+
+    def _attempt_of(self, run_id: str) -> int | None:
+        record = self.store.find(run_id)
+        return None if record is None else record.attempt
 
     def jobs(self, runs: Sequence[PlannedRun]) -> Iterator[Job | None]:
         """Yield a job for each run that has no result, holding the run's lock meanwhile.
@@ -127,9 +141,24 @@ class _Session:
     def _open(self, index: int, run: PlannedRun) -> Job | None:
         with ExitStack() as stack:
             stack.enter_context(self.store.lock(run.spec.run_id, 0.0))
+            self._supersede(run)
             if self._settled(run):
                 return None
             return self._begin(run, index, stack.pop_all())
+
+    def _supersede(self, run: PlannedRun) -> None:
+        """Set a record aside that is to be made again: only now that it is this run's turn.
+
+        Whatever ends the command before keeps it. The caller holds the run's lock.
+        """
+        run_id = run.spec.run_id
+        if run_id not in self.standing:
+            return
+        if self._attempt_of(run_id) == self.standing.pop(run_id):
+            outdated = run_id in self.options.outdated
+            self.store.supersede(
+                run_id, "made from other data" if outdated else "superseded by --force"
+            )
 
     def _once_more(self) -> Job | None:
         """Return a job whose worker died, in a new attempt; its lock was never given back."""
@@ -262,11 +291,7 @@ def execute(
     session.store.sweep()
     for plugin in broken:
         listener.note(f"method '{plugin.name}' is not installed: {plugin.reason}")
-    for run in runs:
-        if options.forced(run) and run.skip is None:
-            outdated = run.spec.run_id in options.outdated
-            reason = "made from other data" if outdated else "superseded by --force"
-            session.store.supersede(run.spec.run_id, reason)
+    session.note_standing(runs)
     by_id = {run.spec.run_id: run for run in runs}
 
     def on_event(event: Event) -> None:

@@ -234,15 +234,23 @@ def _run(
         ):
             result = grid.execute(experiment, runs, broken, options, told, executor=executor)
     except KeyboardInterrupt:
-        output.error_line(
-            "interrupted; finished runs are kept: give the same command again to go on"
-        )
+        output.error_line(_how_to_go_on(options))
         return INTERRUPTED
     if report:
         show_report(options.results / result.experiment)
     if not quiet:
         output.say(talk, summary(result, time.monotonic() - began))
     return _conclude(result, listener)
+
+
+def _how_to_go_on(options: Options) -> str:
+    """Return what to say after Ctrl-C: --force once more would run all of it anew."""
+    if options.force:
+        return (
+            "interrupted; finished runs are kept: give the command without --force to go on with "
+            "what has no result (runs whose turn had not come keep the one they had)"
+        )
+    return "interrupted; finished runs are kept: give the same command again to go on"
 
 
 @contextmanager

@@ -102,6 +102,9 @@ def test_interruption_says_how_to_go_on(cli, monkeypatch: pytest.MonkeyPatch) ->
     assert len(answer.err_lines) == 1
     assert "give the same command again" in answer.err
     assert answer.out == ""
+    forced = cli(*FAST, "--quiet", "--force", "all")
+    assert len(forced.err_lines) == 1
+    assert "give the command without --force" in forced.err
 
 
 @pytest.mark.usefixtures("no_data")
