@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from benchmark.errors import UserError, unknown
 
@@ -224,8 +224,8 @@ class TrackedListener:
     ----------
     listener : Listener
         Who else listens.
-    tracker : Tracker
-        Who is told.
+    tracker : Tracker or None
+        Who is told; nobody if ``None``.
     folder : Path
         The experiment's folder, where sample grids lie.
 
@@ -235,11 +235,30 @@ class TrackedListener:
         Why the tracker was switched off; empty if it was not.
     """
 
-    def __init__(self, listener: Listener, tracker: Tracker, folder: Path) -> None:
+    def __init__(self, listener: Listener, tracker: Tracker | None, folder: Path) -> None:
         self._listener, self._folder = listener, folder
-        self._tracker: Tracker | None = tracker
+        self._tracker = tracker
         self.failure = ""
         self._open: set[str] = set()
+
+    @classmethod
+    def with_tracker(cls, listener: Listener, name: str, folder: Path, experiment: str) -> Self:
+        """Return the listener with a new tracker; one that can't be reached is switched off.
+
+        Takes what :func:`make_tracker` takes.
+
+        Raises
+        ------
+        UserError
+            If there is no such tracker, or its package is missing.
+        """
+        check_tracker(name)
+        told = cls(listener, None, folder)
+        try:
+            told._tracker = make_tracker(name, folder, experiment)
+        except Exception as error:  # noqa: BLE001 - a foreign tool must not keep a grid from running
+            told._switched_off(error)
+        return told
 
     def started(self, index: int, total: int, run: PlannedRun) -> None:
         """Pass on, and begin a run; one that is tried again goes on in the same one."""
@@ -282,8 +301,11 @@ class TrackedListener:
             failed, self._tracker = self._tracker, None
             with suppress(Exception):
                 failed.close()
-            self.failure = f"the tracker failed and is switched off: {error}"
-            self._listener.note(self.failure)
+            self._switched_off(error)
+
+    def _switched_off(self, error: Exception) -> None:
+        self.failure = f"the tracker failed and is switched off: {error}"
+        self._listener.note(self.failure)
 
 
 def results_of(record: Record) -> dict[str, float]:

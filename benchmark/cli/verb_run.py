@@ -30,7 +30,7 @@ from benchmark.cli.progress import Listener, listening, loading
 from benchmark.cli.run_flags import add_run_flags
 from benchmark.entries import settings_asked_for
 from benchmark.errors import UserError
-from benchmark.trackers import TrackedListener, check_tracker, make_tracker
+from benchmark.trackers import TrackedListener, check_tracker
 
 if TYPE_CHECKING:
     from benchmark.executor import Executor
@@ -267,7 +267,7 @@ def _tracked(
         yield listener
         return
     folder = options.results / experiment.experiment
-    told = TrackedListener(listener, make_tracker(tracker, folder, experiment.experiment), folder)
+    told = TrackedListener.with_tracker(listener, tracker, folder, experiment.experiment)
     try:
         yield told
     finally:

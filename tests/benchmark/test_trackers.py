@@ -11,7 +11,7 @@ from grids import Silent, planned
 
 from benchmark.cli.main import main
 from benchmark.errors import UserError
-from benchmark.grid import Options, execute
+from benchmark.grid import GridResult, Options, execute
 from benchmark.trackers import TrackedListener, check_tracker, make_tracker
 
 TINY: dict[str, Any] = {
@@ -104,6 +104,34 @@ def test_a_tracker_that_fails_is_switched_off_and_harms_nothing(tmp_path: Path) 
     assert listener.failure == heard.notes[0], "for a command that says errors only"
     # Told once, closed once, and then left alone.
     assert calls == ["begin", "close"]
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_a_tracker_that_cant_be_reached_is_switched_off_and_harms_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    quiet: list[str],
+) -> None:
+    def unreachable(folder: Path, experiment: str) -> Any:
+        raise ConnectionError("no server at localhost:5000")
+
+    def ran(*values: Any, **_: Any) -> GridResult:
+        values[4].note("the grid ran")
+        return GridResult(1, 0, 0, 0, False, "main")
+
+    monkeypatch.setattr("benchmark.trackers._TRACKERS", {"mlflow": unreachable})
+    monkeypatch.setattr("benchmark.trackers.check_tracker", lambda name: None)
+    monkeypatch.setattr("benchmark.cli.verb_run.check_tracker", lambda name: None)
+    monkeypatch.setattr("benchmark.grid.execute", ran)
+    monkeypatch.setattr("benchmark.cli.verb_run.load_data", lambda *_: None)
+    flags = ["--methods", "fedavg", "--profile", "smoke", "--no-report", *quiet]
+    assert main([*flags, "--tracker", "mlflow", "--results", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    off = "the tracker failed and is switched off: no server at localhost:5000"
+    assert off in said
+    assert ("the grid ran" in said) == (not quiet)
+    assert "Traceback" not in said
 
 
 def test_a_run_that_is_tried_again_is_begun_once(tmp_path: Path) -> None:
