@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import statistics
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from benchmark.cli import verb_run
+from benchmark.cli.flags import experiment_of
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "results" / "reference"
@@ -53,6 +57,29 @@ def test_the_headline_table_is_that_of_the_records() -> None:
             wanted = 100 * record[["teacher_accuracy_mean", "teacher_accuracy_sd"]].astype(float)
             said = [float(value) for value in teacher[0].split("±")]
             assert said == pytest.approx(wanted.tolist(), abs=0.051), name
+
+
+def commands() -> list[list[str]]:
+    """Return the arguments of README's commands that run experiments."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    spans = [" ".join(span.split()) for span in re.findall(r"`(python -m [^`]*)`", text)]
+    found = [shlex.split(line, comments=True) for line in (*blocks.splitlines(), *spans)]
+    starts = [words[3:] for words in found if words[:3] == ["python", "-m", "benchmark"]]
+    runs = [words for words in starts if words and words[0].startswith("-")]
+    return [words for words in runs if "trials.yaml" not in words]  # the reader's own file
+
+
+def test_commands_of_reference_records_ask_for_their_precision() -> None:
+    named = set()
+    for words in commands():
+        asked = experiment_of(verb_run.parser().read(words))
+        for path in (REFERENCE / asked.experiment).glob("*/record.json"):
+            spec = json.loads(path.read_text(encoding="utf-8"))["spec"]
+            # `auto` is another one on another machine: nothing of the records would be found.
+            assert spec["compute"]["precision"] == asked.precision, " ".join(words)
+            named.add(asked.experiment)
+    assert {"digits", "garments5", "garments10", "mosaic_gap", "study_main"} <= named
 
 
 @pytest.mark.parametrize("page", PAGES)
