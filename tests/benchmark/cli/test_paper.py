@@ -16,6 +16,8 @@ from benchmark.specs.base import read_yaml
 from benchmark.store import Cell, ExperimentStore, Record, Status
 
 SEVEN = {"mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "food101"}
+REFERENCES = {"centralized", "ensemble", "class_share", "best_client", "fedavg"}
+"""Rows that stand in every table (rule 7 of the suite's fairness)."""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,18 @@ def test_a_twin_differs_in_size_alone(name: str) -> None:
     assert whole.models == ("resnet18",)
 
 
+@pytest.mark.parametrize("end", ["", "_cpu"])
+@pytest.mark.parametrize("name", names())
+def test_reference_rows_stand_in_every_table(name: str, end: str, registry: Registry) -> None:
+    path = bundled_experiments()[f"paper_{name}{end}"]
+    runs, _ = plan(resolve({}, read_yaml(path), path.name), registry, ComputeSpec())
+    found = [run for run in runs if run.label in REFERENCES]
+    scenarios = {run.spec.scenario.digest() for run in runs}
+    assert len(found) == len(REFERENCES) * len(scenarios)
+    skipped = {(run.label, run.spec.scenario.homogeneous) for run in found if run.skip}
+    assert skipped <= {("fedavg", False)}, "best_client needs held-out data to choose on"
+
+
 def test_the_main_table_has_the_seven_datasets() -> None:
     path = bundled_experiments()["paper_accuracy"]
     experiment = resolve({}, read_yaml(path), "paper")
@@ -75,15 +89,15 @@ def test_records_of_other_grids_and_code_are_not_counted(
     experiment.update_manifest({f"{0:016x}": Cell.of(f"{0:016x}", "mosaic", {})})
     assert main(["paper", "--results", str(tmp_path)]) == 0
     lines = [one for one in capsys.readouterr().out.splitlines() if "paper meta " in one]
-    assert "1 of 36" in lines[0]
-    assert "none of 36" in lines[1], "the twin's folder is another"
+    assert "1 of 72" in lines[0]
+    assert "none of 72" in lines[1], "the twin's folder is another"
 
 
 def test_a_dry_run_plans_the_twin(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     flags = ["--datasets", "digits", "--dry-run", "--results", str(tmp_path)]
     assert main(["paper", "meta", "--cpu", *flags]) == 0
     out = capsys.readouterr().out
-    assert "36 to run" in out
+    assert "72 to run" in out
     assert "mosaic (meta=none)" in out
 
 
