@@ -108,9 +108,7 @@ def settings_asked_for(experiment: ExperimentSpec) -> dict[str, dict[str, Any]]:
     whichever ones the grid runs.
     """
     defaults = profile(experiment.profile).settings.get("set", {})
-    return {
-        name: values for name, values in experiment.set.items() if values != defaults.get(name)
-    }
+    return {name: values for name, values in experiment.set.items() if values != defaults.get(name)}
 
 
 def refuse_settings_set_twice(

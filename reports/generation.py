@@ -17,8 +17,14 @@ FEW = "‡"
 """Sign of a distance that rests on fewer images than the extractor has features."""
 
 
+RATIO, OLD_RATIO = "fid_over_real", "fid_ratio"
+"""A distance over that of as many real images; in older records, over that of all of them."""
+
+_DISTANCES = (RATIO, OLD_RATIO, "fid")
+
 _POOLED: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("fid_ratio", "Fréchet ÷ real", figures_of),
+    (RATIO, "Fréchet ÷ real", figures_of),
+    (OLD_RATIO, "Fréchet ÷ all real", figures_of),
     ("fid", "Fréchet", figures_of),
     ("kid", "KID", figures_of),
     ("real_kid", "KID of real", figures_of),
@@ -50,10 +56,11 @@ def generation_table(grid: Grid) -> Table | None:
     named = extractors(grid)
     if not named:
         return None
+    pooled = [one for one in _POOLED if one[0] not in (RATIO, OLD_RATIO) or _has(grid, one[0])]
     columns = [("images", header) for _, header, _ in _USEFUL]
-    columns += [(name, header) for name in named for _, header, _ in _POOLED]
+    columns += [(name, header) for name in named for _, header, _ in pooled]
     measured = [(column, form) for column, _, form in _USEFUL]
-    measured += [(f"{name}.{column}", form) for name in named for column, _, form in _POOLED]
+    measured += [(f"{name}.{column}", form) for name in named for column, _, form in pooled]
     rows = []
     for scenario in grid.scenarios:
         place = ", ".join(grid.axes.header(scenario))
@@ -72,9 +79,32 @@ def generation_table(grid: Grid) -> Table | None:
     return Table("generation", "Generated images", tuple(columns), tuple(rows))
 
 
+def ratio_of(grid: Grid) -> str:
+    """Return which ratio a grid's figures and tables of one ratio have: the old one if no other."""
+    return OLD_RATIO if _has(grid, OLD_RATIO) and not _has(grid, RATIO) else RATIO
+
+
+def ratio_in_words(grid: Grid) -> str:
+    """Return what that ratio is of, for a title."""
+    all_of_them = ratio_of(grid) == OLD_RATIO
+    return "that of all real test images" if all_of_them else "that of as many real test images"
+
+
+def _has(grid: Grid, measure: str) -> bool:
+    names = [f"{name}.{measure}" for name in extractors(grid)]
+    runs = (run for cell in grid.cells.values() for run in cell.runs)
+    return any(run.get(name) is not None for run in runs for name in names)
+
+
 def main_columns(table: Table) -> Table:
     """Return the table with the columns that a terminal has room for."""
-    chosen = ("trained on them %", "classes covered %", "Fréchet ÷ real", "IS")
+    chosen = (
+        "trained on them %",
+        "classes covered %",
+        "Fréchet ÷ real",
+        "Fréchet ÷ all real",
+        "IS",
+    )
     return table.select([at for at, column in enumerate(table.columns) if column[-1] in chosen])
 
 
@@ -84,12 +114,19 @@ def generation_notes(grid: Grid) -> list[str]:
         return []
     said = [
         "Generated images: 'Fréchet ÷ real' is the distance to the clients' real images over the "
-        "distance of real test images to them; a bare distance in the classifier's features has "
-        "no scale. 'Trained on them' is the real-test accuracy of one fixed network trained on "
-        "the generated images as the suite's classifier labels them. IS is the mean over splits; "
-        "± is over seeds. 'KID of real' is that of real test images: about 0, of either sign.",
+        "distance of as many real test images to them (1: as good as real); a bare distance in "
+        "the classifier's features has no scale. 'Trained on them' is the real-test accuracy of "
+        "one fixed network trained on the generated images as the suite's classifier labels them. "
+        "IS is the mean over splits; ± is over seeds. 'KID of real' is that of real test images: "
+        "about 0, of either sign.",
         *(_judge_in_words(grid, name) for name in extractors(grid)),
     ]
+    if _has(grid, OLD_RATIO):
+        said.append(
+            "'Fréchet ÷ all real' is of records from before sample sizes were made equal: over the "
+            "distance of all real test images. The fewer images were generated, the larger it is, "
+            "for real ones, too; it compares rows of equally many images alone."
+        )
     if any(
         run.get(f"{name}.enough") is False
         for cell in grid.cells.values()
@@ -129,7 +166,7 @@ def _verdict(grid: Grid, scenario: tuple[str, ...], column: str) -> Verdict | No
     name = column.rpartition(".")[2]
     if name in ("images", "real_kid"):
         return None
-    sign = -1 if name in ("fid", "fid_ratio", "kid") else 1
+    sign = -1 if name in (*_DISTANCES, "kid") else 1
     return judge(
         {
             row.label: {split: sign * value for split, value in cell.values(column).items()}
@@ -142,7 +179,7 @@ def _verdict(grid: Grid, scenario: tuple[str, ...], column: str) -> Verdict | No
 def _flag(cell: GridCell, column: str) -> str:
     name, _, measure = column.rpartition(".")
     few = any(run.get(f"{name}.enough") is False for run in cell.runs)
-    return FEW if few and measure in ("fid", "fid_ratio") else ""
+    return FEW if few and measure in _DISTANCES else ""
 
 
 def _cell(

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reports.formats import figures_of, spread_of
-from reports.generation import extractors
+from reports.generation import OLD_RATIO, RATIO, extractors, ratio_in_words, ratio_of
 from reports.grid import Grid, GridCell
 from reports.load import DONE
 from reports.scores import cell_facts, incomplete_cells
@@ -37,20 +37,23 @@ def client_table(grid: Grid) -> Table | None:
     ]
     rows = []
     for scenario, row, cell in _measured(grid, "by_client"):
-        cells = [one for name in extractors(grid) for one in _client_cells(cell, name)]
+        cells = [
+            one for name in extractors(grid) for one in _client_cells(cell, name, ratio_of(grid))
+        ]
         if not cell.complete:
             cells = list(incomplete_cells(cell, len(cells)))
         place = ", ".join(grid.axes.header(scenario))
         rows.append(Row(place or row.group, row.label, tuple(cells), row.reference))
-    title = "Clients' generators: Fréchet distance ÷ that of real test images"
+    title = f"Clients' generators: Fréchet distance ÷ {ratio_in_words(grid)}"
     return Table("generators", title, tuple(columns), tuple(rows)) if rows else None
 
 
-def _client_cells(cell: GridCell, name: str) -> Iterator[Cell]:
+def _client_cells(cell: GridCell, name: str, ratio: str) -> Iterator[Cell]:
     for side, _ in _SIDES:
         found = [
-            [one.get(side, {}).get("fid_ratio") for one in clients.values()]
+            [one[side][ratio] for one in clients.values()]
             for clients in _entries(cell, f"{name}.by_client")
+            if all(ratio in one[side] for one in clients.values())
         ]
         for how in (lambda values: sum(values) / len(values), max):
             yield _mean_cell(cell, found, how)
@@ -70,26 +73,27 @@ def _mean_cell(cell: GridCell, found: Sequence[Sequence[float | None]], how: Any
 def class_table(grid: Grid) -> Table | None:
     """Return the distance of each class's images to real ones of that class.
 
-    Divided by the distance of all real test images, mean over seeds. ``None`` where no images
+    Divided by the distance of real test images, mean over seeds. ``None`` where no images
     were measured by class, or where there are too many classes to print.
     """
     names = _class_names(grid)
     if not names or len(names) > MOST_CLASSES:
         return None
-    rows = []
+    rows, ratio = [], ratio_of(grid)
     for scenario, row, cell in _measured(grid, "by_class"):
         cells = []
         for name in extractors(grid):
             found = _entries(cell, f"{name}.by_class")
             for label in range(len(names)):
-                values = [[(entries[label] or {}).get("fid_ratio")] for entries in found]
+                of_class = [entries[label] or {ratio: None} for entries in found]
+                values = [[entry[ratio]] for entry in of_class if ratio in entry]
                 cells.append(_mean_cell(cell, values, max))
         if not cell.complete:
             cells = list(incomplete_cells(cell, len(cells)))
         place = ", ".join(grid.axes.header(scenario))
         rows.append(Row(place or row.group, row.label, tuple(map(_short, cells)), row.reference))
     columns = [(extractor, name) for extractor in extractors(grid) for name in names]
-    title = "Generated images by class: Fréchet distance ÷ that of real test images"
+    title = f"Generated images by class: Fréchet distance ÷ {ratio_in_words(grid)}"
     return Table("classes", title, tuple(columns), tuple(rows)) if rows else None
 
 
@@ -149,7 +153,9 @@ def _frame(grid: Grid, kind: str, rows_of: Any) -> pd.DataFrame:
                         "labeller": run.get("labeller"),
                     }
                     rows += [start | one for one in rows_of(run, f"{name}.{kind}")]
-    return pd.DataFrame.from_records(rows)
+    frame = pd.DataFrame.from_records(rows)
+    ratios = [name for name in frame.columns if str(name).endswith((RATIO, OLD_RATIO))]
+    return frame.drop(columns=[name for name in ratios if frame[name].isna().all()])
 
 
 def _client_rows(run: Mapping[str, Any], column: str) -> Iterator[dict[str, Any]]:
@@ -160,7 +166,7 @@ def _client_rows(run: Mapping[str, Any], column: str) -> Iterator[dict[str, Any]
             **{
                 f"{side}_{key}": entry.get(side, {}).get(key)
                 for side, _ in _SIDES
-                for key in ("fid", "fid_ratio")
+                for key in ("fid", RATIO, OLD_RATIO)
             },
         }
 
@@ -174,5 +180,5 @@ def _class_rows(run: Mapping[str, Any], column: str) -> Iterator[dict[str, Any]]
             "class_name": names[label] if label < len(names) else None,
             "images": found.get("images"),
             "fid": found.get("fid"),
-            "fid_ratio": found.get("fid_ratio"),
+            **{key: found.get(key) for key in (RATIO, OLD_RATIO)},
         }

@@ -65,7 +65,8 @@ def _also_used(details: Mapping[str, Any]) -> list[str]:
 
 GENERATION: Mapping[str, str] = {
     "fid": "squared Fréchet distance of generated to real images, in the extractor's features",
-    "fid_ratio": "that distance over the one between real test and real training images",
+    "fid_over_real": "that distance over the one of as many real test images: 1 is as good",
+    "fid_ratio": "in records without it: that distance over the one of all real test images",
     "kid": "kernel distance of generated to real images",
     "inception_score": "Inception score by the extractor's probabilities",
     "precision": "share of generated images within the real manifold",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,14 +16,8 @@ from benchmark.events import Events
 from benchmark.federation.data import Samples, ScenarioData
 from benchmark.generation.extractors import CLASSIFIER, Extractor, Features, fit, trained_extractor
 from benchmark.generation.inception import INCEPTION, WeightsMissingError, load_inception
-from benchmark.generation.scores import (
-    Statistics,
-    frechet_distance,
-    inception_score,
-    kernel_distance,
-    precision_recall,
-    statistics_of,
-)
+from benchmark.generation.real import Comparison, RealImages, spread
+from benchmark.generation.scores import inception_score, kernel_distance, precision_recall
 from benchmark.specs import ComputeSpec
 from benchmark.store import Cache
 
@@ -40,69 +32,6 @@ SMALL_IS = 2.0
 """Failure signatures: a larger Fréchet distance (Inception's), a smaller Inception score."""
 OF_REAL = 0.75
 """Share of real images' own score below which alone a score is small: two classes can't reach 2."""
-
-
-@dataclass(frozen=True)
-class RealImages:
-    """The real side of all comparisons, in one extractor's features.
-
-    Parameters
-    ----------
-    train, test : Features
-        Of the dataset's whole training set and of its test set.
-    data : ScenarioData
-        Says who holds which part of the training set.
-    """
-
-    train: Features
-    test: Features
-    data: ScenarioData
-
-    @cached_property
-    def pool(self) -> Features:
-        """Features of the clients' data together."""
-        return self.train[torch.from_numpy(self.data.pool)]
-
-    @cached_property
-    def labels(self) -> Tensor:
-        """True labels [n] of the clients' data."""
-        return torch.from_numpy(
-            np.ascontiguousarray(self.data.dataset.train.labels[self.data.pool])
-        )
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """Of the clients' data together."""
-        return statistics_of(self.pool.vectors)
-
-    @cached_property
-    def tested(self) -> Statistics:
-        """Of real test images."""
-        return statistics_of(self.test.vectors)
-
-    @cached_property
-    def fid(self) -> float:
-        """Distance between the clients' data and real test images: the scale of all others."""
-        return frechet_distance(self.tested, self.statistics)
-
-    def ratio(self, fid: float) -> float | None:
-        """Return a distance over that of real test images, if there is such a scale."""
-        return fid / self.fid if self.fid > 0 else None
-
-    def client(self, index: int) -> Features:
-        """Return the features of one client's data."""
-        return self.pool[torch.from_numpy(self.data.partition.client_indices[index])]
-
-    def describe(self) -> dict[str, Any]:
-        """Return real test images measured as if they had been generated."""
-        score = inception_score(self.test.logits)
-        return {
-            "fid": self.fid,
-            "kid": kernel_distance(self.test.vectors, self.pool.vectors),
-            "inception_score": None if score is None else score[0],
-            "train": len(self.pool),
-            "test": len(self.test),
-        }
 
 
 class GenerationMeter:
@@ -263,48 +192,42 @@ def measure(
     dict
         ``pooled`` (all images), ``clients`` (each client's images against its own data and
         against everybody's) and ``classes`` (real images by their true labels, generated ones
-        by those that ``labeller`` gave). A distance of too few images for the number of features is
-        marked (``enough``) in ``pooled``, and left out (null) elsewhere.
+        by those that ``labeller`` gave). Beside each distance, that over the one of as many real
+        test images. A distance of too few images for the number of features is marked
+        (``enough``) in ``pooled``, and left out (null) elsewhere.
     """
-    against_all = _distance(real, real.statistics)
     return {
         "extractor": extractor.name,
         "extractor_accuracy": extractor.accuracy,
         "feature_size": fake.vectors.shape[1],
         "real": real.describe(),
         "pooled": _pooled(fake, real),
-        "clients": _by_client(fake, clients, real, against_all),
+        "clients": _by_client(fake, clients, real),
         "labeller": CLASSIFIER,
         "classes": _by_class(fake, real, labels),
     }
 
 
-_Distance = Callable[[Tensor], dict[str, float | None]]
-
-
-def _distance(real: RealImages, reference: Statistics) -> _Distance:
-    """Return a function from vectors to their distance, null where either side is too small."""
-
-    def against(vectors: Tensor) -> dict[str, float | None]:
-        if len(vectors) <= vectors.shape[1] or not reference.enough:
-            return {"fid": None, "fid_ratio": None}
-        fid = frechet_distance(statistics_of(vectors), reference)
-        return {"fid": fid, "fid_ratio": real.ratio(fid) if real.tested.enough else None}
-
-    return against
+def _distances(vectors: Tensor, compared: Comparison) -> dict[str, float | None]:
+    """Return a distance and its ratio, null where either side is too small."""
+    if not (len(vectors) > vectors.shape[1] and compared.held.enough):
+        return {"fid": None, "fid_over_real": None}
+    enough = compared.enough(len(vectors))
+    return {
+        "fid": compared.distance(vectors),
+        "fid_over_real": compared.over_real(vectors) if enough else None,
+    }
 
 
 def _pooled(fake: Features, real: RealImages) -> dict[str, Any]:
-    own = statistics_of(fake.vectors)
-    fid = frechet_distance(own, real.statistics)
     score = inception_score(fake.logits)
-    shares = precision_recall(_spread(fake.vectors, MANIFOLD), _spread(real.pool.vectors, MANIFOLD))
+    shares = precision_recall(spread(fake.vectors, MANIFOLD), spread(real.pool.vectors, MANIFOLD))
     return {
         "images": len(fake),
         # A covariance of too few vectors is biased on whichever side, the scale's own too.
-        "enough": own.enough and real.statistics.enough and real.tested.enough,
-        "fid": fid,
-        "fid_ratio": real.ratio(fid),
+        "enough": real.everybody.enough(len(fake)),
+        "fid": real.everybody.distance(fake.vectors),
+        "fid_over_real": real.everybody.over_real(fake.vectors),
         "kid": kernel_distance(fake.vectors, real.pool.vectors),
         "inception_score": None if score is None else score[0],
         "inception_score_split_sd": None if score is None else score[1],
@@ -313,19 +236,16 @@ def _pooled(fake: Features, real: RealImages) -> dict[str, Any]:
     }
 
 
-def _by_client(
-    fake: Features, clients: Tensor | None, real: RealImages, against_all: _Distance
-) -> dict[str, Any]:
+def _by_client(fake: Features, clients: Tensor | None, real: RealImages) -> dict[str, Any]:
     if clients is None:
         return {}
     entries = {}
     for index in torch.unique(clients).tolist():
         vectors = fake.vectors[clients == index]
-        own = _distance(real, statistics_of(real.client(index).vectors))
         entries[str(index)] = {
             "images": len(vectors),
-            "own": own(vectors),
-            "pooled": against_all(vectors),
+            "own": _distances(vectors, real.client(index)),
+            "pooled": _distances(vectors, real.everybody),
         }
     return entries
 
@@ -333,19 +253,12 @@ def _by_client(
 def _by_class(fake: Features, real: RealImages, labels: Tensor) -> list[dict[str, Any] | None]:
     entries: list[dict[str, Any] | None] = []
     for label in range(real.data.task.num_classes):
-        vectors, held = fake.vectors[labels == label], real.pool.vectors[real.labels == label]
-        if not len(held):
-            entries.append(None)
-            continue
-        entries.append({"images": len(vectors), **_distance(real, statistics_of(held))(vectors)})
+        compared = real.of_class(label)
+        vectors = fake.vectors[labels == label]
+        entries.append(
+            None if compared is None else {"images": len(vectors), **_distances(vectors, compared)}
+        )
     return entries
-
-
-def _spread(vectors: Tensor, count: int) -> Tensor:
-    """Return at most ``count`` vectors, spread evenly, so that no chance is spent on them."""
-    if len(vectors) <= count:
-        return vectors
-    return vectors[torch.arange(count) * len(vectors) // count]
 
 
 def _signatures(entry: dict[str, Any]) -> list[str]:

@@ -73,8 +73,9 @@ class Cell(BaseModel):
         mine, its = self.config, other.config
         if mine is None or its is None or mine.keys() == its.keys():
             return False
-        same = (self.method, self.scenario, self.settings, self.judged_on) == (
-            (other.method, other.scenario, other.settings, other.judged_on)
+        same = all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("label", "method", "scenario", "settings", "judged_on")
         )
         return same and all(mine[key] == its[key] for key in mine.keys() & its.keys())
 

@@ -37,7 +37,7 @@ from methods.mosaic.gan_trainer import GanTrainer
 from methods.mosaic.sampling import sample_unit
 from methods.mosaic.settings import GeneratorSettings
 
-COLUMNS = ("step", "fid", "fid_ratio", "inception_score", "precision", "recall", "usefulness")
+COLUMNS = ("step", "fid", "fid_over_real", "inception_score", "precision", "recall", "usefulness")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,8 +117,8 @@ def _write(folder: Path, rows: Sequence[dict[str, float]]) -> None:
         writer.writerows(rows)
     figure = Figure(figsize=(4.2, 2.8), layout="constrained")
     axes = figure.subplots()
-    axes.plot([row["step"] for row in rows], [row["fid_ratio"] for row in rows], marker="o")
-    axes.axhline(1, linestyle="--", color="0.5", label="real training against real test images")
+    axes.plot([row["step"] for row in rows], [row["fid_over_real"] for row in rows], marker="o")
+    axes.axhline(1, linestyle="--", color="0.5", label="as many real test images")
     axes.set(xlabel="generator steps", ylabel="Fréchet distance, ratio to real", yscale="log")
     axes.legend(frameon=False)
     figure.savefig(folder / "curve.png", dpi=150)

@@ -14,15 +14,15 @@ from PIL import Image
 
 from benchmark.store.files import digest
 from reports.figures.style import COLUMN, PAGE, error_bars, look, titled
-from reports.generation import extractors
+from reports.generation import OLD_RATIO, RATIO, extractors, ratio_of
 from reports.grid import Grid
 from reports.load import DONE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_RATIOS = {RATIO: "Fréchet distance ÷ real", OLD_RATIO: "Fréchet distance ÷ all real"}
 _SCORES = (
-    ("fid_ratio", "Fréchet distance ÷ real", True),
     ("inception_score", "Inception score", False),
     ("usefulness", "accuracy trained on them (%)", False),
 )
@@ -96,7 +96,8 @@ class Scores:
             axis.grid(axis="y", visible=False)
             if logarithmic:
                 axis.set_xscale("log")
-                axis.set_xlim(left=1)
+                axis.set_xlim(left=0.8 * min(1.0, *(bar.value for bar in panel)))
+                axis.axvline(1, color="0.5", linewidth=0.7, linestyle="--")  # as good as real
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
                 axis.xaxis.set_minor_locator(NullLocator())
         title = f"judged by {self.extractor}"
@@ -113,7 +114,8 @@ def generation_scores(grid: Grid) -> Iterator[Scores]:
         names = grid.figure_labels(scenario)
         for extractor in extractors(grid):
             panels = []
-            for column, label, logarithmic in _SCORES:
+            ratio = ratio_of(grid)
+            for column, label, logarithmic in ((ratio, _RATIOS[ratio], True), *_SCORES):
                 key = column if column == "usefulness" else f"{extractor}.{column}"
                 scale = 100 if column == "usefulness" else 1
                 bars = []

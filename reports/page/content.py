@@ -15,7 +15,7 @@ from reports.axes import plain_text, title
 from reports.figures.generation import picture_title
 from reports.figures.lines import places
 from reports.figures.style import look
-from reports.generation import extractors
+from reports.generation import OLD_RATIO, extractors, ratio_of
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE, Results
 from reports.scores import marks, verdicts
@@ -74,6 +74,7 @@ def page_content(grid: Grid, results: Results) -> dict[str, Any]:
         "runs": runs,
         "filters": _filters(grid),
         "extractors": named,
+        "ratio": [ratio_of(grid), "all real" if ratio_of(grid) == OLD_RATIO else "real"],
         "accuracy": "validation" if grid.validation else "test",
     }
 
@@ -81,7 +82,7 @@ def page_content(grid: Grid, results: Results) -> dict[str, Any]:
 def _row(row: RowKey, cell: GridCell, scenario: tuple[str, ...], grid: Grid) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     # A distance means something in its extractor's features alone: each has its own column.
-    for column in (*_NUMBERS, *(f"{name}.fid_ratio" for name in extractors(grid))):
+    for column in (*_NUMBERS, *(f"{name}.{ratio_of(grid)}" for name in extractors(grid))):
         found = cell.summary(column)
         numbers[column] = None if found is None else [found.mean, found.sd]
     place = ", ".join(grid.axes.header(scenario))

@@ -33,7 +33,7 @@
     ["up_per_client", "up / client", bytes], ["down_per_client", "down / client", bytes],
     ["client_seconds", "clients s", three], ["server_seconds", "server s", three],
     ["server_flops", "server FLOPs", flops], ["usefulness", "trained on images %", percent],
-    ...content.extractors.map((name) => [`${name}.fid_ratio`, `Fréchet ÷ real (${name})`, three]),
+    ...content.extractors.map((name) => [`${name}.${content.ratio[0]}`, `Fréchet ÷ ${content.ratio[1]} (${name})`, three]),
   ].filter(([key]) => content.rows.some((row) => row[key]));
   const columns = [
     { key: "label", title: "method", text: true },

@@ -196,7 +196,7 @@ class Lab:
 def judged(extractor: str = "classifier", fid: float = 12.5, **pooled: Any) -> dict[str, Any]:
     """Return what the harness says of generated images with one extractor."""
     values = {
-        **{"images": 200, "enough": True, "fid": fid, "fid_ratio": fid / 0.5, "kid": 1.5},
+        **{"images": 200, "enough": True, "fid": fid, "fid_over_real": fid / 0.5, "kid": 1.5},
         **{"inception_score": 4.5, "inception_score_split_sd": 0.25},
         **{"precision": 0.5, "recall": 0.25},
     }
@@ -214,7 +214,7 @@ def judged(extractor: str = "classifier", fid: float = 12.5, **pooled: Any) -> d
 
 def judged_by_client(*ratios: float | None) -> dict[str, Any]:
     """Return what the harness says of generators, one a client, and of their classes."""
-    side = [{"fid": None if one is None else one / 2, "fid_ratio": one} for one in ratios]
+    side = [{"fid": None if one is None else one / 2, "fid_over_real": one} for one in ratios]
     return {
         **judged(),
         "labeller": "classifier",

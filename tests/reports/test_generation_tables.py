@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from report_lab import Lab, judged
+from report_lab import Lab, judged, judged_by_client
 
 from reports.api import write_report
 
@@ -45,6 +45,36 @@ def test_every_column_names_its_extractor(lab: Lab) -> None:
     assert row["classifier", "IS"] == "4.5"
     frame = pd.read_csv(lab.folder / "report" / "generation.csv")
     assert list(frame["classifier.fid_mean"]) == [11.0]
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_ratios_of_unequal_sizes_have_a_column_and_a_note_of_their_own(
+    lab: Lab, renewed: bool
+) -> None:
+    old = judged_by_client(2.0, 4.0)
+    sides = [old["pooled"], *old["classes"][:2], *(one["own"] for one in old["clients"].values())]
+    for entry in sides:
+        entry["fid_ratio"] = entry.pop("fid_over_real", None)
+    lab.add("distilling", generation=[old])
+    lab.add("counting", generation=[judged_by_client(1.0, 1.5) if renewed else old])
+    report = write_report(lab.plan(), figures=False)
+    table = report.rendered["generation"]
+    headers = [column[-1] for column in table.columns]
+    rows = {row.label: dict(zip(headers, row.cells, strict=True)) for row in table.rows}
+    assert rows["distilling"]["Fréchet ÷ all real"].text == "25"
+    assert ("Fréchet ÷ real" in headers) is renewed
+    clients = {row.label: row.cells[0].text for row in report.rendered["generators"].rows}
+    if renewed:
+        assert rows["distilling"]["Fréchet ÷ real"].muted
+        assert rows["counting"]["Fréchet ÷ all real"].muted
+        assert clients["counting"] == "1.25"
+        assert clients["distilling"] not in ("3", "too few images: 2 of 2")
+    else:
+        assert clients == {"counting": "3", "distilling": "3"}
+    said = (lab.folder / "report" / "generation.md").read_text()
+    assert "from before sample sizes were made equal" in said
+    of = "as many" if renewed else "all"
+    assert f"that of {of} real test images" in report.rendered["generators"].title
 
 
 def test_a_small_spread_is_shown_too(lab: Lab) -> None:

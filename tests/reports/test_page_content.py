@@ -25,9 +25,9 @@ def test_each_extractor_has_its_own_column(lab: Lab) -> None:
     found = content(lab)
     assert found["extractors"] == ["classifier", "inception"]
     rows = {row["label"]: row for row in found["rows"]}
-    assert rows["distilling"]["classifier.fid_ratio"][0] == 10.0
-    assert rows["distilling"]["inception.fid_ratio"][0] == 40.0
-    assert rows["averaging"]["inception.fid_ratio"] is None
+    assert rows["distilling"]["classifier.fid_over_real"][0] == 10.0
+    assert rows["distilling"]["inception.fid_over_real"][0] == 40.0
+    assert rows["averaging"]["inception.fid_over_real"] is None
 
 
 def test_every_setting_that_differs_is_a_column_and_a_filter(lab: Lab) -> None:

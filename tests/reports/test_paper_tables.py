@@ -309,7 +309,7 @@ def test_each_generator_is_told_against_its_own_and_all_data(lab: Lab) -> None:
     assert rows["counting"] == ["too few images: 1 of 4"] * 4
     assert "averaging" not in rows
     clients = pd.read_csv(lab.folder / "report" / "generators.csv")
-    assert list(clients["own_fid_ratio"].head(4)) == [2.0, 4.0, 4.0, 6.0]
+    assert list(clients["own_fid_over_real"].head(4)) == [2.0, 4.0, 4.0, 6.0]
     assert set(clients["extractor"]) == {"classifier"}
 
 

@@ -26,7 +26,8 @@ from benchmark.generation import (
 )
 from benchmark.generation import extractors as extractors_module
 from benchmark.generation.inception import WEIGHTS_VARIABLE, find_weights, load_inception
-from benchmark.generation.measure import RealImages, _by_class, _pooled, _signatures
+from benchmark.generation.measure import _by_class, _pooled, _signatures
+from benchmark.generation.real import Comparison, RealImages, in_mix
 from benchmark.generation.scores import statistics_of
 from benchmark.specs import ComputeSpec, ScenarioSpec
 from benchmark.store import Cache
@@ -74,7 +75,7 @@ def test_real_images_measure_as_real_and_noise_does_not(data: ScenarioData, cach
     assert not warnings
     noise = torch.randint(0, 256, real.shape, dtype=torch.uint8, generator=torch.Generator())
     (bad,), _ = judge(Generated(noise))
-    assert bad["pooled"]["fid_ratio"] > 20
+    assert bad["pooled"]["fid_over_real"] > 20
     assert bad["usefulness"]["accuracy"] < entry["usefulness"]["accuracy"]
 
 
@@ -137,23 +138,24 @@ def test_a_distance_of_too_few_images_on_any_side_is_marked(data: ScenarioData, 
     chance = torch.Generator().manual_seed(0)
     features = 16
 
-    def normal(count: int, kind: str) -> Features:
+    def normal(count: int) -> Features:
         vectors = torch.randn(count, features, generator=chance)
-        if kind == few:  # as few as there are features, told apart by nothing else
-            vectors = vectors[torch.arange(count) % features]
-            if kind != "train":
-                vectors = vectors[:features]
-        return Features(vectors, torch.randn(len(vectors), 10, generator=chance))
+        return Features(vectors, torch.randn(count, 10, generator=chance))
 
-    total = len(data.training_set(CPU).images)
-    whole = RealImages(normal(total, "train"), normal(400, "test"), data)
+    total, tested = len(data.training_set(CPU).images), len(data.dataset.test.labels)
+    whole = RealImages(normal(total), normal(tested), data)
+    held, others = whole.pool.vectors, whole.test.vectors
     if few == "train":
-        whole.__dict__["statistics"] = statistics_of(whole.pool.vectors[:features])
-    entry = _pooled(normal(500, "generated"), whole)
-    assert entry["enough"] is (few == "none")
-    rows = _by_class(normal(500, ""), whole, torch.zeros(500, dtype=torch.int64))
-    ratio = rows[0] and rows[0]["fid_ratio"]
-    assert (ratio is None) is (few == "test")
+        held = held[:features]
+    if few == "test":
+        others = others[:features]
+        whole.__dict__["test_labels"] = torch.arange(tested) % 100
+    whole.__dict__["everybody"] = Comparison(statistics_of(held), others)
+    made = normal(features if few == "generated" else 500)
+    assert _pooled(made, whole)["enough"] is (few == "none")
+    rows = _by_class(made, whole, torch.zeros(len(made), dtype=torch.int64))
+    ratio = rows[0] and rows[0]["fid_over_real"]
+    assert (ratio is None) is (few in ("test", "generated"))
 
 
 def test_true_labels_are_read_without_the_images(
@@ -167,6 +169,39 @@ def test_true_labels_are_read_without_the_images(
     monkeypatch.setattr(data_module, "_samples", refuse)
     few = Features(torch.zeros(1, 2), torch.zeros(1, 2))
     assert torch.equal(RealImages(few, few, data).labels, wanted)
+
+
+@pytest.mark.parametrize("images", [40, 200, 1000])
+def test_as_good_as_real_is_one_however_many_images_there_are(
+    data: ScenarioData, images: int
+) -> None:
+    chance = torch.Generator().manual_seed(0)
+
+    def normal(count: int) -> Features:
+        vectors = torch.randn(count, 16, generator=chance)
+        return Features(vectors, torch.randn(count, 10, generator=chance))
+
+    tested = len(data.dataset.test.labels)
+    real = RealImages(normal(len(data.training_set(CPU).images)), normal(tested), data)
+    entry = _pooled(normal(images), real)
+    assert entry["fid_over_real"] == pytest.approx(1, rel=0.3)
+    # Which the distance of all test images does not make it.
+    biased = entry["fid"] / real.describe()["fid"]
+    assert (biased > 3) is (images == 40)
+
+
+def test_a_client_is_compared_to_test_images_in_its_own_mix_of_classes(data: ScenarioData) -> None:
+    counts, labels = torch.tensor([30, 10, 0]), torch.tensor([2, 0, 0, 1, 0, 2, 0, 1, 1])
+    assert in_mix(counts, labels).tolist() == [1, 2, 4, 6, 3]
+    splits = data.dataset.train, data.dataset.test
+    train, test = (torch.zeros(len(split.labels), 2) for split in splits)
+    real = RealImages(Features(train, train), Features(test, test), data)
+    for index in range(3):
+        mine = data.client(index, CPU).labels
+        alike = in_mix(torch.bincount(mine, minlength=10), real.test_labels)
+        shares = torch.bincount(real.test_labels[alike], minlength=10) / len(alike)
+        assert (shares - torch.bincount(mine, minlength=10) / len(mine)).abs().max() < 0.02
+        assert len(real.client(index).others) == len(alike)
 
 
 @pytest.mark.parametrize(("classes", "warned"), [(2, False), (10, True)])
