@@ -18,6 +18,7 @@ from benchmark.events import Events, Sink
 from benchmark.federation.data import Samples, load_scenario_data
 from benchmark.federation.federation import Federation, FederationOracle
 from benchmark.generation import GenerationMeter
+from benchmark.generation.inception import INCEPTION, find_weights
 from benchmark.pictures import grid_name, picture
 from benchmark.protocol import ProtocolResult, run_protocol, update_client
 from benchmark.registry import MethodInfo, PluginError, load
@@ -108,6 +109,10 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
         cache_root / "data" if payload["use_cache"] else None,
     )
     data_seconds = time.perf_counter() - loading
+    weights = payload.get("inception_weights")
+    if INCEPTION in spec.measure.extractors and "client" not in payload:
+        # On this node, too, and not after hours of training.
+        find_weights(Path(weights) if weights else None)
     method = configured_method(info, spec)
     preparing = time.perf_counter()
     federation = Federation(spec.scenario, spec.compute, data, cache, events, code=spec.code)

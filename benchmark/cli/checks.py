@@ -171,6 +171,29 @@ def outdated(runs: Iterable[PlannedRun], options: Options, experiment: str) -> f
     return frozenset(found)
 
 
+def check_weights(runs: Iterable[PlannedRun], options: Options) -> None:
+    """Look for Inception's weights before the first run begins, downloading what is missing.
+
+    Parameters
+    ----------
+    runs : iterable of PlannedRun
+        What will be run.
+    options : Options
+        Where they are said to be.
+
+    Raises
+    ------
+    UserError
+        If a run wants them and they can't be had, or are no weights of that network.
+    """
+    from benchmark.generation.inception import INCEPTION, load_inception
+
+    if any(INCEPTION in run.spec.measure.extractors for run in runs):
+        import torch
+
+        load_inception(options.inception_weights, torch.device("cpu"))
+
+
 def load_data(runs: Iterable[PlannedRun], options: Options, progress: Progress) -> None:
     """Open the data of runs before the first one begins, downloading what is missing.
 

@@ -42,6 +42,21 @@ def dry_run(
     todo = [run for run, state in states if state == "to run"]
     if todo:
         output.say(console, _cost(todo, options))
+        if said := _weights(todo, options):
+            output.say(console, said)
+
+
+def _weights(todo: Sequence[PlannedRun], options: Options) -> str | None:
+    """Return what is to be said of Inception's weights where they are wanted and not here."""
+    from benchmark.generation.inception import INCEPTION, WeightsMissingError, find_weights
+
+    if not any(INCEPTION in run.spec.measure.extractors for run in todo):
+        return None
+    try:
+        find_weights(options.inception_weights, download=False)
+    except WeightsMissingError as error:
+        return f"{error}"
+    return None
 
 
 def _cost(todo: Sequence[PlannedRun], options: Options) -> str:

@@ -19,6 +19,7 @@ from benchmark.cli.checks import (
     check_folder,
     check_force,
     check_threads,
+    check_weights,
     load_data,
     outdated,
 )
@@ -96,6 +97,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     todo = [run for run, state in preview(experiment, runs, options) if state == "to run"]
     if todo:
         Store(options.results).check_writable()
+        check_weights(todo, options)
         with loading(talk, quiet=values.quiet) as progress:
             load_data(todo, options, progress)
     executor = _ray_executor(values, compute) if values.engine == "ray" else None

@@ -1,8 +1,10 @@
 """Networks whose features generated images are judged by; this one is trained by the suite.
 
 Inception is known to be a poor judge of small and grey images, hence a classifier trained
-on the dataset's own training images. It depends on the dataset alone, not on split, seed or
-budget, so that its values compare between scenarios.
+on the dataset's own training images. It depends on the dataset and its image size, not on split,
+seed or budget, so that values compare between scenarios; and, in its last bits, on what trained
+it: device, precision, threads and torch's version. All of these are in its key, which records
+keep, so that a report can tell two networks of one name apart.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ class Extractor(Protocol):
 
     @property
     def key(self) -> str:
-        """What identifies its weights, for cache keys."""
+        """What identifies its weights, for cache keys and records."""
 
     @property
     def accuracy(self) -> float | None:

@@ -18,6 +18,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from benchmark.errors import UserError
 from benchmark.generation.extractors import Features
 
 INCEPTION = "inception"
@@ -25,12 +26,19 @@ WEIGHTS_NAME = "pt_inception-2015-12-05-6726825d.pth"
 WEIGHTS_VARIABLE = "ONESHOT_FL_INCEPTION"
 """Environment variable that names the weights' file."""
 
-_HASH = "6726825d"
+PUBLISHED = "6726825d"
+"""What the SHA-256 of the published file begins with."""
+
 _BATCH = 50
 _FEATURES = 2048
 
 
-class WeightsMissingError(Exception):
+_ADVICE = (
+    "give them with --inception-weights FILE, or leave the network out: --extractors classifier"
+)
+
+
+class WeightsMissingError(UserError):
     """Inception's weights are nowhere to be had; the message names the places tried."""
 
 
@@ -41,20 +49,27 @@ class InceptionExtractor:
     ----------
     state : mapping of str to Tensor
         Its weights.
-    device : torch.device
-        Where it runs.
+    warning : str, optional
+        What a reader of its numbers should know of them.
     """
 
     name = INCEPTION
     accuracy: float | None = None
 
-    def __init__(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+    def __init__(self, state: Mapping[str, Tensor], warning: str | None = None) -> None:
         with _weights(state):
             library = _pytorch_fid()
-            self._head: nn.Linear = library.fid_inception_v3().fc.to(device)
-            self._body: nn.Module = library.InceptionV3([3]).to(device).eval()
-        self._device = device
+            self._head: nn.Linear = library.fid_inception_v3().fc
+            self._body: nn.Module = library.InceptionV3([3]).eval()
+        self._device = torch.device("cpu")
         self.key = _digest(state)
+        self.warning = warning
+
+    def to(self, device: torch.device) -> InceptionExtractor:
+        """Move it to a device, and return it."""
+        self._head, self._body = self._head.to(device), self._body.to(device)
+        self._device = device
+        return self
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
@@ -107,15 +122,37 @@ def load_inception(given: Path | None, device: torch.device) -> InceptionExtract
         If they can't be had or are no weights of this network.
     """
     path = find_weights(given)
+    _pytorch_fid()  # if it is not installed, that is not the file's fault
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return InceptionExtractor(state, device)
+        extractor = InceptionExtractor(state, _unpublished(path))
     except Exception as error:  # noqa: BLE001 - whatever is in a foreign file, say which one
-        raise WeightsMissingError(f"{path} holds no Inception weights: {error}") from None
+        reason = " ".join(str(error).split())
+        raise WeightsMissingError(f"{path} holds no Inception weights: {reason}") from None
+    return extractor.to(device)
 
 
-def find_weights(given: Path | None) -> Path:
+def _unpublished(path: Path) -> str | None:
+    """Return a warning if a file is not the one that published values rest on."""
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found.startswith(PUBLISHED):
+        return None
+    return (
+        f"Inception weights {path.name} are not the published ones (sha256 {found[:8]}, not "
+        f"{PUBLISHED}): distances and scores don't compare with published values"
+    )
+
+
+def find_weights(given: Path | None, *, download: bool = True) -> Path:
     """Return where the weights' file is, downloading it as the last resort.
+
+    Parameters
+    ----------
+    given : Path, optional
+        Where it is said to be.
+    download : bool
+        Whether it may be downloaded.
 
     Raises
     ------
@@ -126,19 +163,22 @@ def find_weights(given: Path | None) -> Path:
     named = given or (Path(variable) if variable else None)
     if named is not None:
         if not named.is_file():
-            raise WeightsMissingError(f"Inception weights: there is no file {named}")
+            raise WeightsMissingError(f"Inception weights: there is no file {named}; {_ADVICE}")
         return named
     cached = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
     if cached.is_file():
         return cached
+    places = f"{WEIGHTS_VARIABLE} is not set, {cached} is not there"
+    if not download:
+        raise WeightsMissingError(f"Inception weights are not here yet ({places})")
     url: str = _pytorch_fid().FID_WEIGHTS_URL
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(cached), hash_prefix=_HASH, progress=False)
+        torch.hub.download_url_to_file(url, str(cached), hash_prefix=PUBLISHED, progress=False)
     except Exception as error:  # noqa: BLE001 - no network, no room, a wrong hash: not there
         raise WeightsMissingError(
-            f"Inception weights can't be had ({WEIGHTS_VARIABLE} is not set, {cached} is not "
-            f"there, download of {url} failed: {error}); see --inception-weights"
+            f"Inception weights can't be had ({places}, download of {url} failed: {error}); "
+            f"{_ADVICE}"
         ) from None
     return cached
 

@@ -15,7 +15,7 @@ from benchmark.evaluation import evaluate
 from benchmark.events import Events
 from benchmark.federation.data import Samples, ScenarioData
 from benchmark.generation.extractors import CLASSIFIER, Extractor, Features, fit, trained_extractor
-from benchmark.generation.inception import INCEPTION, WeightsMissingError, load_inception
+from benchmark.generation.inception import INCEPTION, load_inception
 from benchmark.generation.real import Comparison, RealImages, spread
 from benchmark.generation.scores import inception_score, kernel_distance, precision_recall
 from benchmark.specs import ComputeSpec
@@ -79,7 +79,12 @@ class GenerationMeter:
         entries : list of dict
             One for each extractor, JSON values; see :func:`measure`.
         warnings : list of str
-            What could not be had, and what looks broken.
+            What does not compare, and what looks broken.
+
+        Raises
+        ------
+        WeightsMissingError
+            If Inception is asked for and its weights can't be had.
         """
         if not self._names:
             return [], []
@@ -103,12 +108,10 @@ class GenerationMeter:
         if CLASSIFIER in self._names:
             found.append(self._classifier)
         if INCEPTION in self._names:
-            try:
-                found.append(load_inception(self._weights, self._device))
-            except WeightsMissingError as error:
-                warnings.append(f"{error}; generated images are judged by the classifier alone")
-                if not found:
-                    found.append(self._classifier)
+            inception = load_inception(self._weights, self._device)
+            found.append(inception)
+            if inception.warning:
+                warnings.append(inception.warning)
         return found, warnings
 
     def _real(self, extractor: Extractor) -> RealImages:
@@ -198,6 +201,7 @@ def measure(
     """
     return {
         "extractor": extractor.name,
+        "extractor_key": extractor.key,
         "extractor_accuracy": extractor.accuracy,
         "feature_size": fake.vectors.shape[1],
         "real": real.describe(),

@@ -106,14 +106,14 @@ class RealImages:
         return Comparison(statistics_of(self.pool.vectors), self.test.vectors)
 
     def client(self, index: int) -> Comparison:
-        """One client's data, against test images in its mix of classes."""
+        """Return one client's data, against test images in its mix of classes."""
         mine = torch.from_numpy(self.data.partition.client_indices[index])
         counts = torch.bincount(self.labels[mine], minlength=self.data.task.num_classes)
         alike = in_mix(counts, self.test_labels)
         return Comparison(statistics_of(self.pool[mine].vectors), self.test.vectors[alike])
 
     def of_class(self, label: int) -> Comparison | None:
-        """The clients' images of a class, against test images of it; ``None`` without any."""
+        """Return the clients' images of a class against test images of it, if they have any."""
         held = self.pool.vectors[self.labels == label]
         if not len(held):
             return None

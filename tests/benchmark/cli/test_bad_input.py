@@ -220,6 +220,48 @@ def test_missing_data(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     check(answer, ["'mnist' not found", "nowhere", "download"])
 
 
+INCEPTION = ("--methods", "fedavg", "--profile", "smoke", "--extractors", "classifier", "inception")
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have no Inception weights, and no network; return what was asked of it."""
+    import torch
+
+    asked: list[str] = []
+
+    def offline(url: str, *_: object, **__: object) -> None:
+        asked.append(url)
+        raise OSError("no network")
+
+    monkeypatch.delenv("ONESHOT_FL_INCEPTION", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    return asked
+
+
+def test_missing_inception_weights(cli, tmp_path: Path, no_weights: list[str]) -> None:
+    answer = cli(*INCEPTION, "--quiet")
+    check(answer, ["no network", "--inception-weights FILE", "--extractors classifier"])
+    assert not list((tmp_path / "results").rglob("record.json")), "nothing was run first"
+    assert len(no_weights) == 1
+
+
+def test_a_dry_run_only_says_that_inception_weights_are_missing(
+    cli, tmp_path: Path, no_weights: list[str]
+) -> None:
+    answer = cli(*INCEPTION, "--dry-run")
+    assert answer.status == 0
+    assert "Inception weights are not here yet (ONESHOT_FL_INCEPTION is not set" in answer.out
+    assert not no_weights
+
+
+def test_a_file_that_holds_no_inception_weights(cli, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"not weights")
+    answer = cli(*INCEPTION, "--quiet", "--inception-weights", "weights.pth")
+    check(answer, ["weights.pth holds no Inception weights"])
+
+
 BAD_PLUGINS = {
     "raises on import": ("raise RuntimeError('no such GPU')\n", "no such GPU"),
     "does not parse": ("def broken(:\n", "SyntaxError"),

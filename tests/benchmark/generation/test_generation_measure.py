@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pytorch_fid import inception as pytorch_fid_inception
 from torch import Tensor, nn
 
 from benchmark.contract import Generated
+from benchmark.errors import UserError
 from benchmark.events import Events
 from benchmark.federation import data as data_module
 from benchmark.federation.data import ScenarioData, load_scenario_data
@@ -25,6 +27,7 @@ from benchmark.generation import (
     scores,
 )
 from benchmark.generation import extractors as extractors_module
+from benchmark.generation import inception as inception_module
 from benchmark.generation.inception import WEIGHTS_VARIABLE, find_weights, load_inception
 from benchmark.generation.measure import _by_class, _pooled, _signatures
 from benchmark.generation.real import Comparison, RealImages, in_mix
@@ -83,6 +86,8 @@ def test_one_constant_image_carries_the_signature(data: ScenarioData, cache: Cac
     same = data.everybody(CPU).images[:1].expand(80, -1, -1, -1)
     (entry,), warnings = meter(data, cache, "classifier")(Generated(same))
     assert entry["usefulness"]["coverage"] == 0.1
+    extractor = extractors_module.trained_extractor(data, ComputeSpec(), cache, Events())
+    assert entry["extractor_key"] == extractor.key
     assert any("Inception score (classifier) is 1.00, under 2" in text for text in warnings)
 
 
@@ -297,20 +302,42 @@ def test_weights_that_are_not_there_are_said_to_be_missing(
         load_inception(damaged, CPU)
 
 
-def test_without_weights_the_classifier_judges_alone_and_says_so(
+def test_no_other_network_takes_the_place_of_one_without_weights(
     data: ScenarioData, cache: Cache, tmp_path: Path
 ) -> None:
-    judge = meter(data, cache, "inception", inception_weights=tmp_path / "none.pth")
-    entries, warnings = judge(Generated(data.everybody(CPU).images[:100]))
-    assert [entry["extractor"] for entry in entries] == ["classifier"]
-    assert any("judged by the classifier alone" in text for text in warnings)
+    judge = meter(data, cache, "classifier", "inception", inception_weights=tmp_path / "none.pth")
+    with pytest.raises(UserError, match=r"there is no file .*none\.pth.*--extractors classifier"):
+        judge(Generated(data.everybody(CPU).images[:100]))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a device that is not there")
+def test_a_device_that_fails_is_not_blamed_on_the_weights(inception_weights: Path) -> None:
+    with pytest.raises((RuntimeError, AssertionError), match=r"(?i)cuda|nvidia"):
+        load_inception(inception_weights, torch.device("cuda"))
+
+
+def test_weights_that_are_not_the_published_ones_are_warned_of(
+    data: ScenarioData,
+    cache: Cache,
+    inception_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
+    judge = meter(data, cache, "inception", inception_weights=inception_weights)
+    _, warnings = judge._extractors()
+    assert [text.split(": ")[0] for text in warnings] == [
+        f"Inception weights inception.pth are not the published ones (sha256 {made[:8]}, not "
+        "6726825d)"
+    ]
+    monkeypatch.setattr(inception_module, "PUBLISHED", made[:8])
+    assert judge._extractors()[1] == []
 
 
 def test_the_weights_tell_inception_extractors_apart(inception_weights: Path) -> None:
     state = torch.load(inception_weights, weights_only=True)
-    first = InceptionExtractor(state, CPU)
+    first = InceptionExtractor(state)
     name = next(iter(state))
-    other = InceptionExtractor({**state, name: state[name] + 1}, CPU)
+    other = InceptionExtractor({**state, name: state[name] + 1})
     assert first.key != other.key
 
 
