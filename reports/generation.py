@@ -8,6 +8,7 @@ import pandas as pd
 
 from reports.formats import figures_of, percent, spread_of
 from reports.grid import Grid, GridCell
+from reports.load import DONE
 from reports.measures import GENERATION, JUDGES
 from reports.scores import cell_facts, incomplete_cells, marks, summary_columns
 from reports.statistics import Verdict, judge
@@ -136,6 +137,29 @@ def generation_notes(grid: Grid) -> list[str]:
         said.append(
             f"{FEW} Fewer images, generated or real, than features: the distance is biased."
         )
+    return said + [text for name in extractors(grid) for text in _unequal_judges(grid, name)]
+
+
+def _unequal_judges(grid: Grid, name: str) -> list[str]:
+    """Return a sentence for each set of rows that two networks of one name have judged."""
+    sides: dict[str, dict[str, dict[str, None]]] = {}
+    for (row, _), cell in grid.cells.items():
+        for run in cell.runs:
+            key = run.get(f"{name}.extractor_key")
+            if run["shown"] != DONE or key is None:  # records from before it was kept say nothing
+                continue
+            # One with an accuracy is trained on a dataset, so each dataset has its own.
+            trained = run.get(f"{name}.extractor_accuracy") is not None
+            data = str(run.get("dataset_fingerprint")) if trained else ""
+            sides.setdefault(data, {}).setdefault(str(key), {})[row.label] = None
+    said = []
+    for found in sides.values():
+        if len(found) > 1:
+            text = "; ".join(f"{', '.join(rows)}: {key[:8]}" for key, rows in found.items())
+            said.append(
+                f"Extractor {name} is not the same network in all rows, don't compare its "
+                f"columns ({text})."
+            )
     return said
 
 

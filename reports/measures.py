@@ -85,6 +85,7 @@ def _generation(metrics: Mapping[str, Any]) -> dict[str, Any]:
         name = str(entry.get("extractor"))
         columns |= {f"{name}.{key}": pooled.get(key) for key in GENERATION}
         columns[f"{name}.enough"] = pooled.get("enough")
+        columns[f"{name}.extractor_key"] = entry.get("extractor_key")  # not in old records
         columns[f"{name}.by_client"] = _json(entry.get("clients") or None)
         columns[f"{name}.by_class"] = _json(entry.get("classes") or None)
         columns |= {f"{name}.{key}": found for key, found in _judge_of(entry).items()}

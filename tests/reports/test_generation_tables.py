@@ -122,6 +122,23 @@ def test_who_judges_and_on_how_many_real_images_is_said(lab: Lab) -> None:
     assert frame["classifier.extractor_accuracy_mean"].tolist() == [0.9]
 
 
+def test_two_networks_of_one_name_are_no_comparison(lab: Lab, page: Page) -> None:
+    lab.add("distilling", 0, generation=[judged(), judged("inception")])
+    lab.add("counting", 0, generation=[judged(key=None), judged("inception", key=None)])
+    write_report(lab.plan(), figures=False)
+    assert "not the same network" not in page(lab.folder, "generation.md"), "one is not known"
+    other = {"dataset_fingerprint": "beef"}
+    lab.add("averaging", 0, generation=[judged(key="c" * 16)], facts=other)
+    write_report(lab.plan(), figures=False)
+    assert "not the same network" not in page(lab.folder, "generation.md"), "of other data"
+    lab.add("distilling", 1, generation=[judged(key="b" * 16), judged("inception", key="b" * 16)])
+    write_report(lab.plan(), figures=False)
+    text = page(lab.folder, "generation.md")
+    for name in ("classifier", "inception"):
+        said = f"Extractor {name} is not the same network in all rows, don't compare its columns ("
+        assert f"{said}distilling: aaaaaaaa; distilling: bbbbbbbb)." in text
+
+
 def test_one_extractor_is_missing_and_no_value_of_the_other_takes_its_place(lab: Lab) -> None:
     lab.add("distilling", 0, generation=[judged()])
     lab.add("counting", 0, generation=[judged(), judged("inception", 80.0)])
