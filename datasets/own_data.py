@@ -14,7 +14,7 @@ from datasets.errors import DataError, closest
 
 
 def is_own(name: str) -> bool:
-    """Return whether a dataset is a user's own, named by its path: no checksum holds it."""
+    """Return whether a dataset is a user's own, named by its path."""
     return ":" in name
 
 

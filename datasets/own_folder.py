@@ -1,4 +1,8 @@
-"""``folder:PATH``: a tree of pictures with one folder for each class."""
+"""``folder:PATH``: a tree of pictures with one folder for each class.
+
+It has one channel if every picture in it is grey, by their headers; else three, and the grey
+ones become colour.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +43,8 @@ def folder_spec(name: str, root: Path) -> DatasetSpec:
         If the tree is missing, or not one folder of pictures for each class.
     """
     pictures = _tree(root)
-    where = f"{root}: {pictures.train.names[0]}"
-    with pictures.reader() as read:
-        _, side = picture_shape(read(pictures.train.names[0]), where)
+    first = pictures.train.names[0]
+    _, side = picture_shape(root / first, f"{root}: {first}")
     return DatasetSpec(
         info=own_info(
             name,
@@ -86,11 +90,27 @@ def _tree(root: Path) -> PictureSet:
             train, test = _take_fifth(root, everything, len(class_names))
     except OSError as error:
         raise DataError(f"{error.filename}: can't be read ({error.strerror})") from error
-    reader = folder_reader(root)
-    with reader() as read:
-        first = train.names[0]
-        channels, _ = picture_shape(read(first), f"{root}: {first}")
-    return PictureSet(root, reader, train, test, class_names, channels)
+    grey = all(_is_grey(root, name) for name in (*train.names, *test.names))
+    channels = 1 if grey else 3
+    return PictureSet(root, folder_reader(root), train, test, class_names, channels)
+
+
+def _is_grey(root: Path, name: str) -> bool:
+    """Return whether a picture's header says grey."""
+    path = root / name
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror})") from error
+    seen = (stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
+    return _grey_header(root, name, seen)
+
+
+# A command lists a tree several times, and looks into all pictures of one that is grey.
+@lru_cache(maxsize=1_000_000)
+def _grey_header(root: Path, name: str, seen: tuple[int, ...]) -> bool:
+    """Read one header; ``seen``, the file's identity, makes a changed file be read again."""
+    return picture_shape(root / name, f"{root}: {name}")[0] == 1
 
 
 def _classes(root: Path, prefix: str) -> tuple[tuple[str, ...], PictureList]:

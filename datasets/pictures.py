@@ -199,18 +199,22 @@ def decode_picture(content: bytes, size: int, channels: int, where: str) -> Imag
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def picture_shape(content: bytes, where: str) -> tuple[int, int]:
+def picture_shape(path: Path, where: str) -> tuple[int, int]:
     """Return a picture's number of channels (1 or 3) and its larger side, from its header.
 
     Raises
     ------
     DataError
-        If it is no picture.
+        If it is no picture, or can't be read.
     """
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+        stream = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror})") from error
+    try:
+        with stream, Image.open(stream, formats=_FORMATS) as picture:
             return (1 if picture.mode in _GREY_MODES else 3), max(picture.size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: damaged picture ({_reason(error)})") from error
@@ -220,7 +224,7 @@ def _check_mode(picture: Any, channels: int, where: str) -> None:
     if picture.mode.startswith(_DEEP_MODES):
         raise DataError(f"{where}: more than 8 bits a channel; convert it to 8 bits")
     if channels == 1 and picture.mode not in _GREY_MODES:
-        raise DataError(f"{where}: a colour picture among grey ones; make all grey, or all colour")
+        raise DataError(f"{where}: a colour picture where all were grey; give the command again")
 
 
 def _reason(error: Exception) -> str:

@@ -11,10 +11,14 @@ import pytest
 
 from datasets import DataError, load, locate
 from datasets.catalog import spec_of
+from datasets.pictures import picture_shape
 
 Files = dict[str, bytes]
 Write = Callable[[Path, Files], None]
 Picture = Callable[..., bytes]
+
+# Of trees that are all grey, or all colour, as they were when the first picture decided.
+GREY_PRINT, COLOUR_PRINT = "1e8d90d57d31fb44", "5e210eb9148e4ac5"
 
 
 def tree(picture: Picture, counts: dict[str, int], prefix: str = "", **options: object) -> Files:
@@ -89,11 +93,44 @@ def test_grey_pictures_have_one_channel(
     write_tree(tmp_path, tree(picture_bytes, {"a": 5, "b": 5}, mode="L"))
     data = load(f"folder:{tmp_path}")
     assert data.channels == len(data.mean) == 1
-    write_tree(tmp_path, {"b/colour.png": picture_bytes(3)})
-    with pytest.raises(DataError, match=r"b/colour.png: a colour picture among grey ones"):
-        load(f"folder:{tmp_path}")
-    write_tree(tmp_path, {"a/000.png": picture_bytes(3)})  # the first decides
+    assert data.fingerprint.startswith(GREY_PRINT)
+    write_tree(tmp_path, {"a/000.png": picture_bytes(3)})
     assert load(f"folder:{tmp_path}").channels == 3
+
+
+@pytest.mark.parametrize("order", [["grey", "colour"], ["colour", "grey"]])
+def test_one_grey_picture_makes_no_grey_set_wherever_it_stands(
+    tmp_path: Path, write_tree: Write, picture_bytes: Picture, order: list[str]
+) -> None:
+    files = tree(picture_bytes, {"a": 10, "b": 10})
+    write_tree(tmp_path, files)
+    assert load(f"folder:{tmp_path}").fingerprint.startswith(COLOUR_PRINT)
+    one = min(files) if order[0] == "grey" else max(files)
+    write_tree(tmp_path, {one: picture_bytes(200, mode="L")})
+    data = load(f"folder:{tmp_path}")
+    assert data.channels == spec_of(f"folder:{tmp_path}").info.channels == 3
+    found = np.concatenate([data.train.images, data.test.images])
+    (grey,) = found[(found == 200).all(axis=(1, 2, 3))]
+    assert grey.shape == (3, 32, 32), "the grey one became colour"
+
+
+def test_a_header_is_read_once_in_a_command(
+    tmp_path: Path, write_tree: Write, picture_bytes: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(path: Path, where: str) -> tuple[int, int]:
+        read.append(path.name)
+        return picture_shape(path, where)
+
+    write_tree(tmp_path, tree(picture_bytes, {"a": 5, "b": 5}, mode="L"))
+    monkeypatch.setattr("datasets.own_folder.picture_shape", counted)
+    load(f"folder:{tmp_path}", cache_dir=tmp_path.with_name("cache"))
+    assert len(read) == 10 + 2, "all once, and the first for its size whenever the name is read"
+    read.clear()
+    write_tree(tmp_path, {"b/000.png": picture_bytes(1)})  # of another identity
+    assert load(f"folder:{tmp_path}").channels == 3
+    assert "004.png" not in read, "what stands as it was is not read again"
 
 
 def test_it_is_cached_and_every_change_is_seen(
