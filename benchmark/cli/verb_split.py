@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from benchmark.cli.checks import check_experiment, check_folder
 from benchmark.cli.flags import add_scenario_flags, experiment_of
 from benchmark.cli.naming import scenario_title, titles
 from benchmark.cli.parsing import Parser, new_parser
+from benchmark.cli.progress import loading
 from benchmark.cli.run_flags import add_place_flags
 from benchmark.errors import UserError, unknown
 from benchmark.specs import ScenarioSpec
 
 if TYPE_CHECKING:
+    from datasets import ImageDataset
     from reports.split import SplitPanel
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -51,19 +54,36 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     if target.suffix.lower() not in FORMATS:
         raise unknown("picture format", target.suffix or str(target), FORMATS)
     check_folder(target.parent, "--output")
+    check_folder(values.results, "--results")
     check_experiment(experiment)
     scenarios = _distinct(experiment.scenarios())
     if len(scenarios) > MOST_PANELS:
         raise UserError(
             f"{len(scenarios)} partitions are too many for one picture; at most {MOST_PANELS}"
         )
+    from benchmark.grid_types import Options
+    from datasets import load
     from reports.split import save_splits
+
+    folder = Options(results=values.results).cache_folder / "data"
+
+    @cache
+    def opened(dataset: str, size: int) -> ImageDataset:
+        """Open the data as runs do, once for all panels."""
+        with loading(talk, quiet=False) as progress:
+            return load(
+                dataset,
+                data_root=values.data_root,
+                image_size=size,
+                cache_dir=folder,
+                progress=progress,
+            )
 
     console = output.stdout()
     names = titles(scenarios) if len(scenarios) > 1 else [scenario_title(scenarios[0])]
     panels: list[SplitPanel] = []
     for scenario, name in zip(scenarios, names, strict=True):
-        panel, facts = _draw(scenario, name, values.data_root)
+        panel, facts = _draw(scenario, name, opened(scenario.dataset, scenario.image_size))
         panels.append(panel)
         _print(console, panel, facts)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,14 +108,12 @@ def _distinct(scenarios: list[ScenarioSpec]) -> list[ScenarioSpec]:
     return list(unique.values())
 
 
-def _draw(
-    scenario: ScenarioSpec, name: str, data_root: Path | None
-) -> tuple[SplitPanel, list[str]]:
-    from benchmark.federation.data import load_scenario_data
+def _draw(scenario: ScenarioSpec, name: str, dataset: ImageDataset) -> tuple[SplitPanel, list[str]]:
+    from benchmark.federation.data import deal
     from benchmark.federation.federation import assign_widths
     from reports.split import SplitPanel
 
-    data = load_scenario_data(scenario, data_root, None)
+    data = deal(scenario, dataset)
     split = data.partition
     facts = [
         f"scheme {split.scheme} version {split.version}, accepted at draw {split.attempts}, "

@@ -126,21 +126,26 @@ def load_scenario_data(
         If the data is missing or damaged, or the split can't be drawn as asked for.
     """
     try:
-        return _load(scenario, data_root, cache_dir, download=download)
+        dataset = datasets.load(
+            scenario.dataset,
+            data_root=data_root,
+            image_size=scenario.image_size,
+            cache_dir=cache_dir,
+            download=download,
+        )
+        return deal(scenario, dataset)
     except (datasets.DataError, datasets.PartitionError) as error:
         raise UserError(str(error)) from error
 
 
-def _load(
-    scenario: ScenarioSpec, data_root: Path | None, cache_dir: Path | None, *, download: bool
-) -> ScenarioData:
-    dataset = datasets.load(
-        scenario.dataset,
-        data_root=data_root,
-        image_size=scenario.image_size,
-        cache_dir=cache_dir,
-        download=download,
-    )
+def deal(scenario: ScenarioSpec, dataset: datasets.ImageDataset) -> ScenarioData:
+    """Draw a scenario's split of a dataset that is loaded already.
+
+    Raises
+    ------
+    datasets.PartitionError
+        If it can't be drawn as asked for.
+    """
     streams = Streams(scenario.split_seed)
     labels = np.asarray(dataset.train.labels)
     chosen: Indices = np.arange(len(labels), dtype=np.int64)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from datasets import load
 from reports.split import SplitPanel, count_table, draw_splits, save_splits
 
 
@@ -91,8 +93,21 @@ def test_command_reports_samples_that_were_moved(cli) -> None:
     assert "topped up from the largest clients" in answer.out
 
 
-def test_several_values_make_several_panels(cli, tmp_path: Path) -> None:
-    answer = cli("split", "--profile", "smoke", "--alpha", "0.1", "1", "--output", "s.pdf")
+def test_several_values_make_several_panels(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ("split", "--profile", "smoke", "--alpha", "0.1", "1", "--output", "s.pdf")
+    loads: list[tuple[str, object]] = []
+
+    def counted(name: str, **settings: Any) -> Any:
+        loads.append((name, settings["cache_dir"]))
+        return load(name, **settings)
+
+    monkeypatch.setattr("datasets.load", counted)
+    answer = cli(*flags, "--results", "kept")
+    assert loads == [("digits", Path("kept") / ".cache" / "data")], "once, and as runs do"
+    (entry,) = (tmp_path / "kept" / ".cache" / "data").glob("digits-32px-*")
+    assert entry.is_dir()
     assert answer.out.count("split id") == 2
     assert "alpha 0.1" in answer.out
     assert (tmp_path / "s.pdf").read_bytes().startswith(b"%PDF")
