@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from datasets.errors import DataError, closest
+from datasets.fetching import Remote
 from datasets.image_dataset import Augmentation, DatasetInfo, Split
 from datasets.pictures import PictureSet
 from datasets.progress import Progress
@@ -76,6 +77,8 @@ class DatasetSpec:
         Fetches it below a data root; None when there is nothing to fetch.
     download_bytes : int
         Published size of what it fetches.
+    published : tuple of Remote
+        Files whose published checksum is known; one that is found and differs is warned of.
     identity : callable or None
         Files to a text that changes when the data does, where the files alone don't tell.
     decode_version : int
@@ -95,6 +98,7 @@ class DatasetSpec:
     own_places: Callable[[], tuple[Path, ...]] = field(default=tuple)
     download: Callable[[Path, Progress], None] | None = None
     download_bytes: int = 0
+    published: tuple[Remote, ...] = ()
     identity: Callable[[tuple[Path, ...]], str] | None = None
     decode_version: int = 1
 

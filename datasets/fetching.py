@@ -38,12 +38,16 @@ class Remote:
         Published checksum, 32 hexadecimal digits.
     size : int
         Published size in bytes.
+    repacked : bool
+        Whether the same content goes round in other packings (Debian's gzip files are not the
+        published ones), so that only a file of the published size can be told from it.
     """
 
     name: str
     urls: tuple[str, ...]
     md5: str
     size: int
+    repacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,32 @@ def fetch(
         part.replace(target)
     except OSError as error:
         raise DataError(f"{part}: can't be written ({error.strerror or error})") from error
+
+
+def differing(remotes: Sequence[Remote], files: Sequence[Path]) -> list[Path]:
+    """Return the files that bear a published name but have not the published checksum.
+
+    Parameters
+    ----------
+    remotes : sequence of Remote
+        What is published.
+    files : sequence of Path
+        What was found; those of other names (unpacked ones) are passed over.
+
+    Raises
+    ------
+    OSError
+        If a file can't be read.
+    """
+    known = {remote.name: remote for remote in remotes}
+    found = []
+    for file in files:
+        remote = known.get(file.name)
+        if remote is None or (remote.repacked and _size(file) != remote.size):
+            continue
+        if _size(file) != remote.size or _md5(file) != remote.md5:
+            found.append(file)
+    return found
 
 
 def _complete(remote: Remote, part: Path, progress: Progress, patience: Patience) -> None:

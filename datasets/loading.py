@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from datasets.building import build_entry, check_classes, decode_pictures
 from datasets.cache import entry_path, read_entry, write_entry
 from datasets.catalog import DatasetSpec, spec_of
 from datasets.errors import DataError
+from datasets.fetching import differing
 from datasets.image_dataset import (
     Decoded,
     ImageDataset,
@@ -15,8 +17,10 @@ from datasets.image_dataset import (
     fingerprint,
     measured_moments,
 )
-from datasets.places import obtain
+from datasets.places import locate, obtain
 from datasets.progress import Progress, silent
+
+_LOG = logging.getLogger(__name__)
 
 #: Image sizes that can be asked for, in pixels.
 IMAGE_SIZES = (32, 64)
@@ -68,6 +72,7 @@ def load(
     decoded = read_entry(entry) if entry is not None else None
     if decoded is None:
         decoded = _decode(spec, files, image_size, entry, progress)
+        _warn_of_others(spec, files)
     return ImageDataset(
         name=name,
         train=decoded.train,
@@ -77,6 +82,20 @@ def load(
         std=spec.std or decoded.std,
         augmentation=spec.augmentation.at(image_size),
         fingerprint=decoded.fingerprint,
+    )
+
+
+def is_decoded(name: str, data_root: Path | None, image_size: int, cache_dir: Path) -> bool:
+    """Return whether the data that lies there can be opened without decoding it.
+
+    Raises
+    ------
+    DataError
+        If the name is unknown.
+    """
+    location = locate(name, data_root)
+    return (
+        location.found and entry_path(cache_dir, spec_of(name), location.files, image_size).is_dir()
     )
 
 
@@ -101,6 +120,23 @@ def _decode(
             return built
     splits = decode_pictures(pictures, image_size, progress)
     return _in_memory(splits, measure, pictures.class_names)
+
+
+def _warn_of_others(spec: DatasetSpec, files: tuple[Path, ...]) -> None:
+    """Warn of files that bear a published name and are not the published ones.
+
+    Looked at when they are decoded, so once for a cache entry; they may be somebody's on purpose.
+    """
+    try:
+        others = differing(spec.published, files)
+    except OSError as error:
+        raise DataError(f"{error.filename}: can't be read ({error.strerror})") from error
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        _LOG.warning(
+            "dataset '%s': %s%s is NOT the published file (its checksum differs): results on it "
+            "are not results on %s", spec.info.name, others[0], more, spec.info.title,
+        )  # fmt: skip
 
 
 def _in_memory(

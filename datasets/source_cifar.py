@@ -182,6 +182,7 @@ def _spec(
         subfolders=(layout.name, layout.folder, f"{layout.name}/{layout.folder}", ""),
         download=partial(_download, layout),
         download_bytes=layout.remote.size,
+        published=(layout.remote,),
         advice=(
             f"give a data root that holds {layout.remote.name} or its folder "
             f"{layout.folder}, or fetch it (python -m benchmark datasets fetch {layout.name}, "

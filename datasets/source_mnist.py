@@ -78,7 +78,7 @@ def _decode(name: str, files: tuple[Path, ...], image_size: int) -> tuple[Split,
 
 def _remotes(urls: tuple[str, ...], published: tuple[tuple[str, int], ...]) -> tuple[Remote, ...]:
     return tuple(
-        Remote(f"{name}.gz", tuple(f"{url}{name}.gz" for url in urls), md5, size)
+        Remote(f"{name}.gz", tuple(f"{url}{name}.gz" for url in urls), md5, size, repacked=True)
         for name, (md5, size) in zip(_FILES, published, strict=True)
     )
 
@@ -132,6 +132,7 @@ def _spec(
         own_places=lambda: own_places,
         download=partial(_download, remotes, f"{torchvision_name}/raw"),
         download_bytes=sum(remote.size for remote in remotes),
+        published=remotes,
         advice=advice,
     )
 

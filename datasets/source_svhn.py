@@ -102,6 +102,7 @@ SPECS = (
         subfolders=("svhn", "SVHN", ""),
         download=_download,
         download_bytes=sum(remote.size for remote in _REMOTES),
+        published=_REMOTES,
         advice=(
             "give a data root that holds train_32x32.mat and test_32x32.mat, or fetch it "
             f"(python -m benchmark datasets fetch svhn, from {_URL})"

@@ -213,6 +213,7 @@ SPECS = (
         ),
         download=_download,
         download_bytes=_REMOTE.size,
+        published=(_REMOTE,),
         advice=(
             f"give a data root that holds {_REMOTE.name} or its folder {_FOLDER}, or fetch it "
             f"(python -m benchmark datasets fetch tiny_imagenet, from {_REMOTE.urls[0]})"

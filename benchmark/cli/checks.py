@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,9 @@ from benchmark.environment import hardware
 from benchmark.errors import UserError, suggestion
 from benchmark.models.registry import check_model
 from datasets.catalog import spec_of
-from datasets.loading import load
+from datasets.loading import is_decoded, load
 from datasets.own_data import is_own
+from datasets.places import locate
 from datasets.progress import Progress
 
 if TYPE_CHECKING:
@@ -131,8 +132,10 @@ def check_force(names: Iterable[str], runs: Sequence[PlannedRun]) -> frozenset[s
 def outdated(runs: Iterable[PlannedRun], options: Options, experiment: str) -> frozenset[str]:
     """Return the ids of runs whose record was made from other data than lies there now.
 
-    A run's id names its data, and a user's own may change under their name; the catalogue's are
-    held by their checksums.
+    A run's id names its data, and other images may come to lie under that name: a user's own
+    change, and a data root may hold what it likes under a name of the catalogue. Not compared
+    is what can't be had cheaply, and is compared once it is there: data of the catalogue that
+    is not on this machine, and sets of pictures that are not decoded here.
 
     Parameters
     ----------
@@ -150,25 +153,36 @@ def outdated(runs: Iterable[PlannedRun], options: Options, experiment: str) -> f
     """
     from benchmark.store import Elsewhere, Store
 
-    own = [run for run in runs if is_own(run.spec.scenario.dataset)]
     store = Store(options.results)
     here, elsewhere = store.experiment(experiment), Elsewhere(store, experiment)
-    folder = options.cache_folder / "data" if options.cache else None
-
-    @cache
-    def fingerprint(name: str, size: int) -> str:
-        return load(
-            name, data_root=options.data_root, image_size=size, cache_dir=folder
-        ).fingerprint
-
+    lying_there = cache(partial(_fingerprint, options=options))
     found = set()
-    for run in own:
+    for run in runs:
         run_id, scenario = run.spec.run_id, run.spec.scenario
         record = here.find(run_id) or elsewhere.find(run_id)
         known = None if record is None else record.metrics.get("dataset_fingerprint")
-        if known is not None and known != fingerprint(scenario.dataset, scenario.image_size):
+        if known is None:
+            continue
+        now = lying_there(scenario.dataset, scenario.image_size)
+        if now is not None and now != known:
             found.add(run_id)
     return frozenset(found)
+
+
+def _fingerprint(name: str, size: int, options: Options) -> str | None:
+    """Return the fingerprint of the data that lies there; ``None`` if it is not to be had now."""
+    folder = options.cache_folder / "data" if options.cache else None
+    if not is_own(name):
+        if not locate(name, options.data_root).found:
+            return None
+        # Pictures take up to an hour to decode, arrays a second.
+        if spec_of(name).pictures is not None and (
+            folder is None or not is_decoded(name, options.data_root, size, folder)
+        ):
+            return None
+    return load(
+        name, data_root=options.data_root, image_size=size, cache_dir=folder, download=False
+    ).fingerprint
 
 
 def check_weights(runs: Iterable[PlannedRun], options: Options) -> None:

@@ -82,24 +82,23 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
             registry.info(name)  # refused before torch is loaded
     compute = compute_of(experiment, elsewhere=values.engine == "ray" and not values.dry_run)
     runs, broken = plan(experiment, registry, compute)
-    options = _options(values, runs, compute)
-    options = replace(options, outdated=outdated(runs, options, experiment.experiment))
-    if count := len(options.outdated):
-        output.say(talk, f"data changed since {count} runs were recorded: to be run again")
+    options = _compared(experiment, runs, _options(values, runs, compute), talk)
     if values.dry_run:
         from benchmark.cli.main import OK
 
         dry_run(experiment, runs, broken, options)
         return OK
-    from benchmark.grid import preview
     from benchmark.store import Store
 
-    todo = [run for run, state in preview(experiment, runs, options) if state == "to run"]
+    todo = _to_run(experiment, runs, options)
     if todo:
         Store(options.results).check_writable()
         check_weights(todo, options)
         with loading(talk, quiet=values.quiet) as progress:
             load_data(todo, options, progress)
+        # What was downloaded or decoded just now can be compared with records now.
+        options = _compared(experiment, runs, options, talk)
+        todo = _to_run(experiment, runs, options)
     executor = _ray_executor(values, compute) if values.engine == "ray" else None
     if executor is not None:
         from benchmark.executor.ray_engine import RETRIES
@@ -120,6 +119,24 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         report=not values.no_report,
         tracker=values.tracker,
     )
+
+
+def _compared(
+    experiment: ExperimentSpec, runs: Sequence[PlannedRun], options: Options, talk: Console
+) -> Options:
+    """Return options that name the runs recorded from other data than lies there; say how many."""
+    found = outdated(runs, options, experiment.experiment)
+    if count := len(found - options.outdated):
+        output.say(talk, f"data changed since {count} runs were recorded: to be run again")
+    return replace(options, outdated=found)
+
+
+def _to_run(
+    experiment: ExperimentSpec, runs: Sequence[PlannedRun], options: Options
+) -> list[PlannedRun]:
+    from benchmark.grid import preview
+
+    return [run for run, state in preview(experiment, runs, options) if state == "to run"]
 
 
 def _check_engine(values: argparse.Namespace) -> None:

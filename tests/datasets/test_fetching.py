@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from datasets import DataError
-from datasets.fetching import Patience, Remote, fetch, fetch_all
+from datasets.fetching import Patience, Remote, differing, fetch, fetch_all
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 QUICK = Patience(attempts=3, pause=0.001, timeout=5.0)
@@ -183,3 +184,23 @@ def test_a_place_that_cannot_be_written(server: str, tmp_path: Path) -> None:
     (tmp_path / "file.bin.part").mkdir()
     with pytest.raises(DataError, match=r"file.bin.part: can't be written"):
         fetch(remote(f"{server}fine"), tmp_path / "file.bin", patience=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("content", "repacked", "differs"),
+    [
+        (CONTENT, False, False),
+        (CONTENT[::-1], False, True),
+        (CONTENT[::-1], True, True),
+        (CONTENT[:-1], False, True),
+        (CONTENT[:-1], True, False),  # in another packing, of which no checksum is known
+    ],
+)
+def test_a_file_that_is_not_the_published_one_is_found(
+    tmp_path: Path, content: bytes, repacked: bool, differs: bool
+) -> None:
+    file, other = tmp_path / "file.bin", tmp_path / "unpacked"
+    file.write_bytes(content)
+    other.write_bytes(b"")
+    published = replace(remote(), repacked=repacked)
+    assert differing([published], [file, other]) == ([file] if differs else [])

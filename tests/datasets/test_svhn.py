@@ -37,6 +37,20 @@ def test_published_form(tmp_path: Path, nothing_else: Path, folder: str) -> None
     assert not data.augmentation.flip
 
 
+def test_other_files_of_the_published_names_are_warned_of_when_they_are_decoded(
+    tmp_path: Path, nothing_else: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "train_32x32.mat")
+    write(tmp_path / "test_32x32.mat")
+    for _ in range(2):
+        load("svhn", data_root=tmp_path, download=False, cache_dir=tmp_path / "cache")
+    (said,) = [text for text in caplog.messages if "published file" in text]
+    assert said == (
+        f"dataset 'svhn': {tmp_path / 'train_32x32.mat'} and 1 more is NOT the published file (its "
+        "checksum differs): results on it are not results on SVHN"
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from benchmark.grid import GridResult
-from datasets import DataError
+from datasets import DataError, Location
 
 ROOT = Path(__file__).resolve().parents[3]
 FAST = ("--methods", "fedavg", "--profile", "smoke", "--train-samples", "120", "--epochs", "1")
@@ -152,19 +153,41 @@ def test_runs_once_then_has_nothing_to_do(shell, cli, tmp_path: Path) -> None:
     assert quiet.out == second.out
 
 
-def test_a_record_of_data_that_changed_meanwhile_is_made_again(cli, tmp_path: Path) -> None:
-    def write(seed: int) -> None:
-        chance = np.random.default_rng(seed)
-        arrays = {}
-        for part, count in (("train", 120), ("test", 40)):
-            arrays[f"x_{part}"] = chance.integers(0, 256, (count, 32, 32), dtype=np.uint8)
-            arrays[f"y_{part}"] = np.arange(count) % 4
-        np.savez(tmp_path / "mine.npz", **arrays)
+def write_own(folder: Path, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    arrays = {}
+    for part, count in (("train", 120), ("test", 40)):
+        arrays[f"x_{part}"] = chance.integers(0, 256, (count, 32, 32), dtype=np.uint8)
+        arrays[f"y_{part}"] = np.arange(count) % 4
+    np.savez(folder / "mine.npz", **arrays)
+
+
+def write_mnist(folder: Path, seed: int) -> None:
+    """Write images of chance under a name of the catalogue, below a data root."""
+    chance, place = np.random.default_rng(seed), folder / "data" / "mnist"
+    place.mkdir(parents=True, exist_ok=True)
+    for part, count in (("train", 120), ("t10k", 40)):
+        images = chance.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            (place / f"{part}-{kind}-ubyte").write_bytes(head + array.tobytes())
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "catalogue"])
+def test_a_record_of_data_that_changed_meanwhile_is_made_again(
+    cli, tmp_path: Path, own: bool
+) -> None:
+    name = f"npz:{tmp_path / 'mine.npz'}" if own else "mnist"
+    places = ("--results", "out", "--data-root", "data")
 
     def run(*more: str) -> tuple[int, str]:
-        own = ("--datasets", f"npz:{tmp_path / 'mine.npz'}", "--clients", "2", "--results", "out")
-        answer = cli(*FAST[:4], "--train-samples", "100", "--epochs", "1", *own, *more)
+        size = ("--train-samples", "100", "--epochs", "1", "--clients", "2")
+        answer = cli(*FAST[:4], *size, "--datasets", name, *places, *more)
         return answer.status, answer.err
+
+    def write(seed: int) -> None:
+        (write_own if own else write_mnist)(tmp_path, seed)
 
     write(0)
     assert run()[0] == 0
@@ -180,6 +203,27 @@ def test_a_record_of_data_that_changed_meanwhile_is_made_again(cli, tmp_path: Pa
     records = [*(tmp_path / "out" / "main").glob("*/record.json"), old / "record.json"]
     prints = {json.loads(path.read_text())["metrics"]["dataset_fingerprint"] for path in records}
     assert len(prints) == len(records) == 2
+
+
+def test_data_of_the_catalogue_that_is_not_here_is_neither_fetched_nor_missed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor are pictures decoded only to compare them with records."""
+    from benchmark.cli import checks
+    from benchmark.grid import Options
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("data was opened")
+
+    monkeypatch.setattr(checks, "load", refuse)
+    options = Options(results=tmp_path)
+    nowhere = Location("mnist", None, (), ("nowhere",))
+    monkeypatch.setattr(checks, "locate", lambda *_: nowhere)
+    assert checks._fingerprint("mnist", 32, options) is None
+    there = Location("food101", tmp_path, (tmp_path,), ())
+    monkeypatch.setattr(checks, "locate", lambda *_: there)
+    monkeypatch.setattr(checks, "is_decoded", lambda *_: False)
+    assert checks._fingerprint("food101", 32, options) is None
 
 
 def test_dry_run_runs_nothing(cli, tmp_path: Path) -> None:
