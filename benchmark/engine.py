@@ -109,10 +109,8 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
         cache_root / "data" if payload["use_cache"] else None,
     )
     data_seconds = time.perf_counter() - loading
-    weights = payload.get("inception_weights")
     if INCEPTION in spec.measure.extractors and "client" not in payload:
-        # On this node, too, and not after hours of training.
-        find_weights(Path(weights) if weights else None)
+        find_weights(_weights(payload))  # on this node, too, and not after hours of training
     method = configured_method(info, spec)
     preparing = time.perf_counter()
     federation = Federation(spec.scenario, spec.compute, data, cache, events, code=spec.code)
@@ -213,16 +211,19 @@ class _Judged:
         # They are compared with test images, which stay closed while something is tuned.
         if generated is None or self._spec.measure.judged_on != "test":
             return [], []
-        weights = self._payload.get("inception_weights")
         meter = GenerationMeter(
             self._federation.data,
             self._spec.compute,
             cache,
             events,
             extractors=self._spec.measure.extractors,
-            inception_weights=Path(weights) if weights else None,
+            inception_weights=_weights(self._payload),
         )
         return meter(generated)
+
+
+def _weights(payload: Mapping[str, Any]) -> Path | None:
+    return Path(payload["inception_weights"]) if payload.get("inception_weights") else None
 
 
 def configured_method(info: MethodInfo, spec: RunSpec) -> Method[Any]:

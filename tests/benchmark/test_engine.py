@@ -12,9 +12,10 @@ import torch
 from grids import ROOT, planned, run_grid
 from torch import Tensor, nn
 
+from benchmark import engine
 from benchmark.contract import Broadcast, Upload
 from benchmark.engine import _history, configured_method
-from benchmark.errors import DivergedError
+from benchmark.errors import DivergedError, UserError
 from benchmark.evaluation import Evaluation
 from benchmark.federation.server import Snapshot
 from benchmark.models.build import build
@@ -267,3 +268,23 @@ def test_a_run_planned_with_other_code_is_refused() -> None:
     assert configured_method(run.info, run.spec).name == "fedavg"
     with pytest.raises(PluginError, match="'fedavg' changed since the run was planned"):
         configured_method(run.info, other)
+
+
+def test_a_node_without_the_weights_fails_before_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (run,) = planned(methods=["fedavg"], extractors=["inception"], **TINY)
+    payload = {
+        "spec": run.spec.canonical(),
+        "info": run.info.model_dump(mode="json"),
+        "cache": str(tmp_path),
+        "use_cache": False,
+        "inception_weights": str(tmp_path / "none.pth"),
+    }
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(engine, "configured_method", refuse)
+    with pytest.raises(UserError, match=r"there is no file .*none\.pth"):
+        engine.execute(payload)
