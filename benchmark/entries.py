@@ -182,4 +182,21 @@ def configure(
         config = cls.Config.model_validate(values)
     except ValidationError as error:
         raise UserError(f"method '{label}': {explain(error, cls.Config)}") from None
+    if (place := _yes_for_a_number(values, config.model_dump())) is not None:
+        raise UserError(f"method '{label}': {place}: expected a number, got true or false")
     return cls(config)
+
+
+def _yes_for_a_number(given: Any, read: Any, place: str = "") -> str | None:
+    """Return where a switch was given for a number, which pydantic reads as 1 or 0."""
+    if isinstance(given, bool):
+        return None if isinstance(read, bool) else place
+    if isinstance(given, dict) and isinstance(read, dict):
+        names = {key: f"{place}.{key}" if place else str(key) for key in given}
+        inner = [(names[key], value, read.get(key)) for key, value in given.items()]
+    elif isinstance(given, list) and isinstance(read, list | tuple):
+        inner = [(place, *pair) for pair in zip(given, read, strict=False)]
+    else:
+        return None
+    found = (_yes_for_a_number(value, got, where) for where, value, got in inner)
+    return next((where for where in found if where is not None), None)

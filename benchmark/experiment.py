@@ -20,6 +20,7 @@ from benchmark.entries import (
     refuse_settings_set_twice,
 )
 from benchmark.errors import UserError
+from benchmark.idle import refuse_idle
 from benchmark.profiles import DEFAULT_PROFILE, profile
 from benchmark.registry import BrokenPlugin, MethodInfo, PluginError, Registry, load
 from benchmark.specs import (
@@ -271,7 +272,7 @@ def resolve(flags: Mapping[str, Any], file: Mapping[str, Any], where: str) -> Ex
     Raises
     ------
     UserError
-        If a key is unknown or a value is wrong.
+        If a key is unknown, a value is wrong, or one can have no effect.
     """
     ExperimentSpec.parse(file, where)  # names the file for what is wrong in it
     refuse_settings_set_twice(flags, file, where)
@@ -282,7 +283,11 @@ def resolve(flags: Mapping[str, Any], file: Mapping[str, Any], where: str) -> Ex
     for layer in (defaults.get("set"), file.get("set"), flags.get("set")):
         for method, values in (layer or {}).items():
             merged[method] = {**merged.get(method, {}), **values}
-    return ExperimentSpec.parse({**settings, "set": merged}, "command line" if flags else where)
+    experiment = ExperimentSpec.parse(
+        {**settings, "set": merged}, "command line" if flags else where
+    )
+    refuse_idle(experiment, flags, file, where)
+    return experiment
 
 
 @dataclass(frozen=True)

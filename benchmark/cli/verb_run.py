@@ -68,6 +68,8 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         check_folder(values.data_root, "--data-root")
     if values.inception_weights is not None:
         check_file(values.inception_weights, "--inception-weights")
+        if "inception" not in experiment.measure_spec().extractors:
+            raise UserError("--inception-weights has no effect: it needs --extractors inception")
     if values.tracker is not None:
         check_tracker(values.tracker)
     check_experiment(experiment)

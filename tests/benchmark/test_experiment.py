@@ -183,8 +183,26 @@ def test_names_and_descriptions_are_no_part_of_a_run(registry: Registry) -> None
 
 
 def test_alpha_spans_no_grid_without_dirichlet(registry: Registry) -> None:
-    runs = planned(registry, methods="fedavg", partition="iid", alpha=[0.1, 0.5, 1.0])
-    assert len(runs) == 1
+    file = {"alpha": [0.1, 0.5, 1.0]}
+    assert len(planned(registry, file, methods="fedavg", partition="iid")) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "file"),
+    [
+        ({"partition": "classes_per_client"}, {"classes_per_client": 2}),
+        ({"partition": "iid"}, {"alpha": [0.1, 0.5]}),
+        ({"rounds_warmup": [0]}, {"rounds_warmup": [0, 10], "warmup_local": "steps"}),
+        ({"warmup_lr": 0.1}, {"rounds_warmup": [0, 10]}),
+        ({"judged_on": "holdout", "holdout": 0.1}, {"extractors": ["classifier"]}),
+        ({"judged_on": "holdout", "holdout": 0.1, "extractors": []}, {}),
+        ({"partition": "iid", "profile": "paper"}, {}),
+    ],
+)
+def test_what_one_scenario_uses_or_a_flag_made_idle_is_no_error(
+    flags: dict[str, Any], file: dict[str, Any]
+) -> None:
+    assert resolve(flags, file, "file.yaml").scenarios()
 
 
 def test_single_values_and_lists_mean_the_same() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from benchmark.cli.verb_run import parser
 
+PLAN = ("--methods", "fedavg", "--dry-run")
+"""Beside flags that are ignored where they are not refused: then nothing runs for long."""
 CASES = {
     "unknown method": (["--methods", "fedavgg"], ["'fedavgg'", "did you mean 'fedavg'?"]),
     "all beside another": (["--methods", "all", "fedavg"], ["'all' stands alone"]),
@@ -66,6 +68,39 @@ CASES = {
         ["--partition", "classes_per_client", "--classes-per-client", "11"],
         ["classes_per_client 11", "10 classes"],
     ),
+    "classes per client without their partition": (
+        ["--classes-per-client", "2", *PLAN],
+        ["--classes-per-client has no effect", "--partition classes_per_client"],
+    ),
+    "alpha without Dirichlet": (
+        ["--partition", "iid", "--alpha", "0.1", "0.5", *PLAN],
+        ["--alpha has no effect", "--partition dirichlet"],
+    ),
+    "warm-up steps without warm-up": (
+        ["--warmup-steps", "5", *PLAN],
+        ["--warmup-steps has no effect", "--rounds-warmup above 0"],
+    ),
+    "warm-up rate without warm-up": (
+        ["--rounds-warmup", "0", "--warmup-lr", "0.1", *PLAN],
+        ["--warmup-lr has no effect", "--rounds-warmup above 0"],
+    ),
+    "local training after no warm-up": (
+        ["--warmup-local", "steps", *PLAN],
+        ["--warmup-local has no effect", "--rounds-warmup above 0"],
+    ),
+    "extractors where the holdout judges": (
+        ["--judged-on", "holdout", "--extractors", "classifier", *PLAN],
+        ["--extractors has no effect", "--judged-on test"],
+    ),
+    "weights of no extractor": (
+        ["--inception-weights", __file__, *PLAN],
+        ["--inception-weights has no effect", "--extractors inception"],
+    ),
+    "yes for a number": (["--set", "fedavg.rounds=true", *PLAN], ["'fedavg'", "rounds", "true"]),
+    "yes for a part's number": (
+        ["--set", "compose.images_settings.synthesis_batch=yes", *PLAN],
+        ["'compose'", "images_settings.synthesis_batch", "true"],
+    ),
     "experiment name": (["--experiment", "../main"], ["experiment", "../main"]),
     "unknown flag": (["--alhpa", "1"], ["--alhpa", "'--alpha'"]),
     "abbreviated flag": (["--dataset", "digits"], ["--dataset'", "'--datasets'"]),
@@ -103,6 +138,14 @@ FILES = {
     "wrong type": ("epochs: many\n", ["bad.yaml", "epochs", "many"]),
     "set is no mapping": ("set: 3\n", ["bad.yaml", "set"]),
     "unknown profile": ("profile: quik\n", ["quik", "'quick'"]),
+    "warm-up without rounds": (
+        "warmup_lr: 0.1\n",
+        ["bad.yaml: warmup_lr has no effect", "rounds_warmup above 0"],
+    ),
+    "alpha without Dirichlet": (
+        "partition: iid\nalpha: 0.1\n",
+        ["bad.yaml: alpha has no effect", "partition dirichlet"],
+    ),
     "variant without method": ("variants: {a: {rounds: 2}}\n", ["'a'", "method"]),
 }
 
