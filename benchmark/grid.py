@@ -331,9 +331,10 @@ def preview(
         If the experiment holds runs that were judged on other images.
     """
     name = experiment.experiment
-    store = Store(options.results).experiment(name)
+    root = Store(options.results, read_only=True)
+    store = root.experiment(name)
     _check_judge(store, experiment)
-    elsewhere = Elsewhere(Store(options.results), name)
+    elsewhere = Elsewhere(root, name)
     shown = []
     for run in runs:
         record = store.find(run.spec.run_id)

@@ -153,7 +153,7 @@ def outdated(runs: Iterable[PlannedRun], options: Options, experiment: str) -> f
     """
     from benchmark.store import Elsewhere, Store
 
-    store = Store(options.results)
+    store = Store(options.results, read_only=True)
     here, elsewhere = store.experiment(experiment), Elsewhere(store, experiment)
     lying_there = cache(partial(_fingerprint, options=options))
     found = set()

@@ -112,7 +112,7 @@ def _experiments(console: Console, values: argparse.Namespace) -> None:
         (name, "bundled; run with --config", read_yaml(path).get("description", ""))
         for name, path in bundled_experiments().items()
     ]
-    store = Store(values.results)
+    store = Store(values.results, read_only=True)
     for name in store.experiments():
         states = store.experiment(name).states()
         done = sum(str(state.status) == "done" for state in states)

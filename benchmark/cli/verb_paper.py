@@ -71,6 +71,7 @@ def _size(values: argparse.Namespace, experiment: ExperimentSpec) -> str:
     if not folder.is_dir():
         return f"none of {runs}"
     # Records of other code or other grids lie there too: those of today's cells count.
-    states = Store(values.results).experiment(experiment.experiment).states()
+    store = Store(values.results, read_only=True)
+    states = store.experiment(experiment.experiment).states()
     done = sum(state.status is Status.DONE for state in states)
     return f"{done or 'none'} of {runs}"

@@ -87,10 +87,13 @@ class ExperimentStore:
     ----------
     folder : Path
         The experiment's folder; it need not be there before something is written.
+    read_only : bool
+        Whether a damaged record is left where it is, for whoever only looks.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         self.folder = folder
+        self._read_only = read_only
         self.attempts = folder / "attempts"
         self._locks = Locks(folder / ".locks")
 
@@ -289,7 +292,10 @@ class ExperimentStore:
         except UnknownSchemaError as error:
             log.warning("%s: %s; it is left alone", folder, error)
         except DamagedError as error:
-            self._set_damaged_aside(folder, str(error), beside=beside)
+            if self._read_only:
+                log.warning("run %s is damaged (%s): it will be run again", folder.name, error)
+            else:
+                self._set_damaged_aside(folder, str(error), beside=beside)
         return None
 
     def _set_damaged_aside(self, folder: Path, reason: str, *, beside: bool) -> None:

@@ -19,10 +19,13 @@ class Store:
     ----------
     root : Path
         The results folder; it need not be there before something is written.
+    read_only : bool
+        Whether its experiments are only looked at: then damaged records stay where they are.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, read_only: bool = False) -> None:
         self.root = root
+        self._read_only = read_only
 
     def experiment(self, name: str) -> ExperimentStore:
         """Return the store of one experiment, there or not.
@@ -37,7 +40,7 @@ class Store:
                 f"experiment '{name}': a name starts with a letter or digit and holds only "
                 "letters, digits, '.', '_' and '-'"
             )
-        return ExperimentStore(self.root / name)
+        return ExperimentStore(self.root / name, read_only=self._read_only)
 
     def experiments(self) -> list[str]:
         """Return the names of all experiments that hold a manifest or a run."""

@@ -346,6 +346,24 @@ def test_a_damaged_record_is_found_and_made_again(
     assert len(attempts_of(results)) == 1
 
 
+def test_who_only_looks_leaves_a_damaged_record_where_it_is(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = (results / "main").glob("*/record.json")
+    flip(path)
+    before = sorted(results.rglob("*"))
+    for name in ("main", "other"):  # here, and as what another experiment would take over
+        experiment, runs = planned(experiment=name, **TINY)
+        assert [state for _, state in preview(experiment, runs, Options(results))] == ["to run"]
+    assert sorted(results.rglob("*")) == before
+    shutil.copytree(results / "main", results / "paper_meta")
+    before = sorted(results.rglob("*"))
+    assert main(["list", "experiments", "--results", str(results)]) == 0
+    assert main(["paper", "--results", str(results)]) == 0
+    assert "0 of 1 runs done" in capsys.readouterr().out
+    assert sorted(results.rglob("*")) == before
+
+
 @pytest.mark.parametrize("harm", [flip, truncate])
 def test_a_damaged_cache_entry_is_found_and_made_again(
     results: Path, harm: Any, caplog: pytest.LogCaptureFixture
