@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmark.contract import Generated
+from benchmark.errors import UserError
 from benchmark.events import Events
 from benchmark.federation.data import ScenarioData, load_scenario_data
 from benchmark.federation.federation import Federation
@@ -32,6 +33,7 @@ from benchmark.training.precision import (
     resolve_device,
     resolve_precision,
 )
+from datasets import DataError, PartitionError
 from methods.blocks.pool import quantise
 from methods.mosaic.gan_trainer import GanTrainer
 from methods.mosaic.sampling import sample_unit
@@ -41,8 +43,18 @@ COLUMNS = ("step", "fid", "fid_over_real", "inception_score", "precision", "reca
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the study and print a line for each stop."""
-    values = _parser().parse_args(arguments)
+    """Run the study and print a line for each stop; return the exit status.
+
+    What the user can mend is one line on stderr and status 2, as on the suite's command line.
+    """
+    try:
+        return _study(_parser().parse_args(arguments))
+    except (UserError, DataError, PartitionError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+def _study(values: argparse.Namespace) -> int:
     device = resolve_device(values.device)
     precision = resolve_precision(values.precision, device)
     compute = ComputeSpec(device=device.type, precision=precision, threads=values.threads)

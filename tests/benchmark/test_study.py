@@ -10,6 +10,7 @@ import pytest
 import benchmark
 from benchmark.experiment import ExperimentSpec, resolve
 from benchmark.specs.base import read_yaml
+from benchmark.studies import generator_curve
 
 FILES = sorted((Path(benchmark.__file__).parent / "experiments").glob("study_*.yaml"))
 SERVER = ("dense", "co_boosting")
@@ -63,3 +64,20 @@ def test_the_main_file_says_all_batches() -> None:
         ("clients", 16),
         ("server", 64),
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--dataset", "fashon"], "fashon"),
+        (["--dataset", "digits", "--device", "tpu"], "tpu"),
+    ],
+)
+def test_the_generator_curve_refuses_in_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert generator_curve.main([*arguments, "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert says in said
+    assert said.count("\n") == 1
