@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,8 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     """Print sizes, remove what is asked for; return the exit status."""
     check_folder(values.results, "--results")
     cache, store = Cache(_cache_folder(values.results)), Store(values.results)
+    if values.cache or values.cache_kind:
+        _refuse_while_at_work(store, store.experiments())
     removals = [*_from_cache(cache, values), *_from_results(store, values)]
     console = output.stdout()
     if not removals:
@@ -147,17 +149,22 @@ def _from_results(store: Store, values: argparse.Namespace) -> list[Removal]:
             for name in values.experiment or known
             if (idle := (found := store.experiment(name)).idle_attempts())
         ]
-    for name in values.experiment:
-        if running := store.experiment(name).running():
-            raise UserError(
-                f"experiment '{name}' is being worked on (run {running[0]}); end that command first"
-            )
+    _refuse_while_at_work(store, values.experiment)
     folders = [(f"experiment: {name}", store.experiment(name).folder) for name in values.experiment]
     return [
         Removal(what, folder_size(path), lambda path=path: shutil.rmtree(path))  # type: ignore[misc]
         for what, path in folders
         if path.is_dir()
     ]
+
+
+def _refuse_while_at_work(store: Store, names: Iterable[str]) -> None:
+    """Refuse to remove what runs at work read and write: their records, or the cache of all."""
+    for name in names:
+        if running := store.experiment(name).running():
+            raise UserError(
+                f"experiment '{name}' is being worked on (run {running[0]}); end that command first"
+            )
 
 
 def _confirmed() -> bool:

@@ -142,6 +142,20 @@ def test_clean_leaves_an_experiment_that_is_worked_on(cli, filled: Path) -> None
     assert cli("clean", "--experiment", "other", "--yes").status == 0
 
 
+@pytest.mark.parametrize("flags", [("--cache",), ("--cache-kind", "client")])
+def test_clean_leaves_the_cache_of_runs_at_work(cli, filled: Path, flags: tuple[str, ...]) -> None:
+    from benchmark.store import Store
+
+    command, run_id = Store(filled).experiment("other"), "f" * 16
+    with command.lock(run_id):
+        command.begin(run_id)
+        answer = cli("clean", *flags, "--yes")
+        assert answer.status == 2
+        assert "experiment 'other' is being worked on" in answer.err
+        assert (filled / ".cache" / "client" / "x").exists()
+    assert cli("clean", *flags, "--yes").status == 0
+
+
 @pytest.mark.parametrize(("said", "kept"), [("n", True), ("", True), ("y", False)])
 def test_clean_asks(
     cli, filled: Path, monkeypatch: pytest.MonkeyPatch, said: str, kept: bool
