@@ -62,8 +62,11 @@ def _weights(todo: Sequence[PlannedRun], options: Options) -> str | None:
 def _cost(todo: Sequence[PlannedRun], options: Options) -> str:
     """Return what some runs would cost; nothing is downloaded to find out."""
     from benchmark.estimate import estimate
+    from benchmark.training.precision import resolve_device
 
     try:
+        # On a cluster the runs are other machines' work; this one can't tell how fast those are.
+        resolve_device(todo[0].spec.compute.device)
         cost = estimate(todo, options)
     except UserError as error:
         return f"cost not estimated: {error}"

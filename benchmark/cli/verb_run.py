@@ -82,7 +82,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     for name in (*experiment.methods, *settings_asked_for(experiment)):
         if name != "all":
             registry.info(name)  # refused before torch is loaded
-    compute = compute_of(experiment, elsewhere=values.engine == "ray" and not values.dry_run)
+    compute = compute_of(experiment, elsewhere=values.engine == "ray")
     runs, broken = plan(experiment, registry, compute)
     options = _compared(experiment, runs, _options(values, runs, compute), talk)
     if values.dry_run:

@@ -250,6 +250,20 @@ def test_dry_run_downloads_nothing(cli, tmp_path: Path, monkeypatch: pytest.Monk
     assert "cost not estimated: digits is not here" in answer.out
 
 
+def test_a_dry_run_for_a_clusters_gpus_needs_none_here(
+    cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cluster = ("--engine", "ray", "--device", "cuda", "--precision", "bf16")
+    answer = cli(*FAST, *cluster, "--dry-run")
+    assert answer.status == 0, answer.err
+    assert "1 to run" in answer.out
+    assert "cost not estimated: " in answer.out
+    assert "'cuda' is not available" in answer.out
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no such signals there")
 @pytest.mark.parametrize(
     "by_terminal",
