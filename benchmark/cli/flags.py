@@ -118,9 +118,13 @@ def add_scenario_flags(parser: Parser) -> None:
     add_config_flag(parser)
 
 
-def add_grid_flags(parser: Parser) -> None:
-    """Add the flags for all keys of an experiment file, ``--config`` and ``--set``."""
-    group = _add_group(parser, "methods", _METHODS)
+def add_grid_flags(parser: Parser, *, defaults: bool = True) -> None:
+    """Add the flags for all keys of an experiment file, ``--config`` and ``--set``.
+
+    ``defaults`` says whether their help shows the values of the usual profile, for verbs where
+    those hold.
+    """
+    group = _add_group(parser, "methods", _METHODS, defaults=defaults)
     group.add_argument(
         "--set",
         nargs="+",
@@ -128,11 +132,11 @@ def add_grid_flags(parser: Parser) -> None:
         metavar="METHOD.PARAM=VALUE",
         help="hyper-parameters; see `describe METHOD`",
     )
-    _add_group(parser, "scenario", _SCENARIO)
-    _add_group(parser, "local training", _TRAINING)
-    _add_group(parser, "budget", _BUDGET)
-    _add_group(parser, "compute", _COMPUTE)
-    _add_group(parser, "names and files", _NAMING)
+    _add_group(parser, "scenario", _SCENARIO, defaults=defaults)
+    _add_group(parser, "local training", _TRAINING, defaults=defaults)
+    _add_group(parser, "budget", _BUDGET, defaults=defaults)
+    _add_group(parser, "compute", _COMPUTE, defaults=defaults)
+    _add_group(parser, "names and files", _NAMING, defaults=defaults)
     add_config_flag(parser)
 
 
@@ -176,11 +180,14 @@ def experiment_of(values: argparse.Namespace) -> ExperimentSpec:
         raise UserError(f"{where}: {error}") from None
 
 
-def _add_group(parser: Parser, title: str, flags: tuple[Flag, ...]) -> argparse._ArgumentGroup:
+def _add_group(
+    parser: Parser, title: str, flags: tuple[Flag, ...], *, defaults: bool = True
+) -> argparse._ArgumentGroup:
     group = parser.add_argument_group(title)
     for flag in flags:
         names = flag.names or (f"--{flag.field.replace('_', '-')}",)
-        group.add_argument(*names, dest=flag.field, help=_help(flag), **_form(flag))
+        said = _help(flag) if defaults else flag.meaning.replace("%", "%%")
+        group.add_argument(*names, dest=flag.field, help=said, **_form(flag))
     return group
 
 
@@ -190,7 +197,8 @@ def _form(flag: Flag) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction, "default": None}
     form: dict[str, Any] = {"nargs": "+"} if flag.many else {}
     if flag.metavar:
-        return {**form, "metavar": flag.metavar, "type": str if flag.many else number}
+        text = flag.many or annotation is str  # a name stays one, even 007 or 1e5
+        return {**form, "metavar": flag.metavar, "type": str if text else number}
     choices = tuple(PROFILES) if flag.field == "profile" else _choices(annotation)
     kind = flag.field.replace("_", " ")
     check: Callable[[str], str] = one_of(kind, choices)

@@ -9,9 +9,9 @@ from benchmark.cli.flags import add_grid_flags
 from benchmark.cli.parsing import Parser, duration, one_of, workers
 
 
-def add_run_flags(made: Parser) -> None:
-    """Add all flags of a grid and of how it is run."""
-    add_grid_flags(made)
+def add_run_flags(made: Parser, *, defaults: bool = True) -> None:
+    """Add all flags of a grid and of how it is run; see :func:`add_grid_flags`."""
+    add_grid_flags(made, defaults=defaults)
     add_place_flags(made)
     group = made.add_argument_group("execution")
     _add_engine_flags(group)

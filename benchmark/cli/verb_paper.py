@@ -21,7 +21,8 @@ PREFIX, TWIN = "paper_", "_cpu"
 _DESCRIPTION = """\
 Without a name, lists what can be made. With one, runs what is missing of its grid and draws
 it: with the paper's settings (a GPU or a cluster), or with --cpu its twin on Fashion-MNIST.
-All flags of `run` hold, and count before the file."""
+All flags of `run` hold, and count before the experiment's file; one left out has the file's
+value, else that of profile paper (with --cpu: profile cpu), see `list profiles`."""
 
 
 def parser() -> Parser:
@@ -29,7 +30,7 @@ def parser() -> Parser:
     made = new_parser("paper", _DESCRIPTION)
     made.add_argument("name", nargs="?", metavar="NAME", help="what to make; a list if not given")
     made.add_argument("--cpu", action="store_true", help="the CPU-sized twin")
-    add_run_flags(made)
+    add_run_flags(made, defaults=False)
     return made
 
 

@@ -46,6 +46,11 @@ def test_file_names_its_experiment_and_a_flag_renames_it(tmp_path: Path) -> None
     assert experiment("--config", str(file), "--experiment", "third").experiment == "third"
 
 
+@pytest.mark.parametrize("name", ["2024", "007", "1e5"])
+def test_a_name_of_digits_stays_a_name(name: str) -> None:
+    assert experiment("--experiment", name).experiment == name
+
+
 def test_set_is_merged_parameter_by_parameter(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("set: {fedavg: {rounds: 3, weights: same}}\n", encoding="utf-8")

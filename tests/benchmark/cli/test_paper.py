@@ -93,6 +93,15 @@ def test_records_of_other_grids_and_code_are_not_counted(
     assert "none of 72" in lines[1], "the twin's folder is another"
 
 
+def test_the_help_shows_no_values_that_never_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(default: digits)" not in shown
+    assert "that of profile paper (with --cpu: profile cpu)" in shown
+    assert main(["run", "--help"]) == 0
+    assert "(default: digits)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_dry_run_plans_the_twin(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     flags = ["--datasets", "digits", "--dry-run", "--results", str(tmp_path)]
     assert main(["paper", "meta", "--cpu", *flags]) == 0
