@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.client_tasks import ClientTasks
-from benchmark.errors import UserError
 from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor
 from benchmark.experiment import ExperimentSpec, PlannedRun
 from benchmark.grid_types import GridResult, Listener, Options
+from benchmark.preview import check_judge
 from benchmark.registry import BrokenPlugin
 from benchmark.store import (
     Attempt,
@@ -26,7 +26,7 @@ from benchmark.store import (
     Store,
 )
 
-__all__ = ["GridResult", "Listener", "Options", "execute", "preview"]
+__all__ = ["GridResult", "Listener", "Options", "execute"]
 
 log = logging.getLogger(__name__)
 
@@ -282,7 +282,7 @@ def execute(
     session = _Session(
         store.experiment(name), Elsewhere(store, name), options, listener, total=len(runs)
     )
-    _check_judge(session.store, experiment)
+    check_judge(session.store, experiment)
     session.store.update_manifest(
         _cells(runs),
         {plugin.name: plugin.reason for plugin in broken},
@@ -318,47 +318,6 @@ def execute(
         tally.user_error,
         experiment.experiment,
     )
-
-
-def preview(
-    experiment: ExperimentSpec, runs: Sequence[PlannedRun], options: Options
-) -> list[tuple[PlannedRun, str]]:
-    """Return what each run's status is, without running anything or writing a file.
-
-    Raises
-    ------
-    UserError
-        If the experiment holds runs that were judged on other images.
-    """
-    name = experiment.experiment
-    root = Store(options.results, read_only=True)
-    store = root.experiment(name)
-    _check_judge(store, experiment)
-    elsewhere = Elsewhere(root, name)
-    shown = []
-    for run in runs:
-        record = store.find(run.spec.run_id)
-        if run.skip is not None:
-            shown.append((run, f"skipped: {run.skip}"))
-        elif options.forced(run):
-            shown.append((run, "to run"))
-        elif record is None:
-            source = elsewhere.holder(run.spec.run_id) if options.cache else None
-            shown.append((run, f"done: in experiment '{source}'" if source else "to run"))
-        else:
-            shown.append((run, str(record.status)))
-    return shown
-
-
-def _check_judge(store: ExperimentStore, experiment: ExperimentSpec) -> None:
-    """Refuse to put trials and results into one folder: a report could show only one of both."""
-    judges = {cell.judged_on for cell in store.manifest().cells.values()}
-    if judges - {experiment.judged_on}:
-        raise UserError(
-            f"experiment '{experiment.experiment}' holds runs that are judged on the "
-            f"{min(judges - {experiment.judged_on})}, these are on the {experiment.judged_on}: "
-            "give them another name (--experiment)"
-        )
 
 
 def _cells(runs: Sequence[PlannedRun]) -> dict[str, Cell]:

@@ -25,7 +25,7 @@ def dry_run(
     options: Options,
 ) -> None:
     """Print every run with its state, and what those to run would cost here."""
-    from benchmark.grid import preview
+    from benchmark.preview import preview
 
     console = output.stdout()
     names = run_titles(runs)

@@ -136,7 +136,7 @@ def _compared(
 def _to_run(
     experiment: ExperimentSpec, runs: Sequence[PlannedRun], options: Options
 ) -> list[PlannedRun]:
-    from benchmark.grid import preview
+    from benchmark.preview import preview
 
     return [run for run, state in preview(experiment, runs, options) if state == "to run"]
 

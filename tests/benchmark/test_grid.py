@@ -17,7 +17,8 @@ import pytest
 from grids import Silent, command, finish, metrics_of, planned, run_grid
 
 from benchmark.cli.main import main
-from benchmark.grid import Options, execute, preview
+from benchmark.grid import Options, execute
+from benchmark.preview import preview
 from benchmark.store import Status, Store, StoreError
 
 TINY: dict[str, Any] = {

@@ -14,7 +14,8 @@ from grids import Silent, planned, run_grid
 
 from benchmark.cli.main import main
 from benchmark.executor import Job, OnEvent, Outcome
-from benchmark.grid import Options, execute, preview
+from benchmark.grid import Options, execute
+from benchmark.preview import preview
 from benchmark.testing import Bench, check_method
 from benchmark.testing.checks import (
     Check,
