@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmark.contract import Method
 from benchmark.engine import Evaluator
@@ -54,12 +54,17 @@ class Bench:
         ``set`` configures the method.
     folder : Path
         Where the cache lies; benches that share it share trained clients.
+    registry : Registry
+        Where the method is looked up.
+    precision : {"fp32", "bf16"}
+        What forward passes are computed in.
     """
 
     name: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="contract-")))
     registry: Registry = field(default_factory=discover)
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     @cached_property
     def info(self) -> MethodInfo:
@@ -84,7 +89,9 @@ class Bench:
 
     @cached_property
     def _planned(self) -> list[PlannedRun]:
-        runs, _ = plan(self.experiment, self.registry, ComputeSpec(precision="fp32", threads=1))
+        runs, _ = plan(
+            self.experiment, self.registry, ComputeSpec(precision=self.precision, threads=1)
+        )
         return runs
 
     @cached_property
