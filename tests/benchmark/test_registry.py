@@ -10,8 +10,10 @@ import plugin_lab
 import pytest
 
 from benchmark.errors import UserError
+from benchmark.experiment import plan, resolve
 from benchmark.registry import PluginError, discover, load
 from benchmark.registry.sources import part_files, part_versions, plugin_digest
+from benchmark.specs import ComputeSpec, RunSpec
 
 HEAD = "from benchmark.contract import GlobalModel, Method, MethodConfig, Upload\n"
 BODY = """
@@ -208,6 +210,23 @@ def test_parts_are_what_a_plugin_imports_near_and_far(lab: Path) -> None:
     assert discover().info("acme").parts == before.parts
     (top / "far.py").write_text("VERSION = '8'\nimport methods.blocks.schedule\n")
     assert discover().info("acme").parts["acme_fl.far"] == "8"
+
+
+def test_a_run_of_an_edited_part_is_another_run_of_the_same_cell(lab: Path) -> None:
+    """Or a record that older code made would be taken for the new code's."""
+    top = package(lab)
+
+    def planned() -> RunSpec:
+        forget("acme_fl", "acme_fl.acme", "acme_fl.far", "acme_fl.tools", "acme_fl.tools.near")
+        experiment = resolve({"profile": "smoke", "methods": ["acme"]}, {}, "test")
+        runs, _ = plan(experiment, discover(), ComputeSpec())
+        return runs[0].spec
+
+    before = planned()
+    (top / "far.py").write_text("VERSION = '8'\nimport methods.blocks.schedule\n")
+    after = planned()
+    assert after.run_id != before.run_id
+    assert after.cell_id == before.cell_id
 
 
 @pytest.mark.parametrize("installed", [True, False])
