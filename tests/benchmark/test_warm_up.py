@@ -145,6 +145,26 @@ def test_a_longer_warm_up_goes_on_from_a_shorter_one(
     assert again.warmup_traffic == whole.warmup_traffic
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"warmup_steps": 5},
+        {"warmup_lr": 0.05},
+        {"momentum": 0.5},
+        {"batch_size": 8},
+        {"alpha": [5.0]},
+        {"seeds": [1], "split_seeds": [0]},
+    ],
+    ids=str,
+)
+def test_another_warm_up_is_not_taken_from_the_cache(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    warm = {"rounds_warmup": 1, "warmup_steps": 3, "warmup_lr": 0.02}
+    first = start_of(bench(tmp_path, **warm).federation())
+    assert not equal(first, start_of(bench(tmp_path, **{**warm, **change}).federation()))
+
+
 def test_warm_up_and_models_are_shared_by_all_methods(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,16 @@ def test_judge_ties_and_tells_apart() -> None:
     assert verdict.second == "bad"
 
 
+def test_judge_corrects_for_the_number_of_comparisons() -> None:
+    behind = {0: 0.05, 1: 0.06, 2: 0.09}
+    best = dict.fromkeys(behind, 0.9)
+    worse = {split: best[split] - by for split, by in behind.items()}
+    # One comparison alone would tell them apart; of two, Holm asks for half as large a p.
+    assert 0.025 < paired_t(list(behind.values())) < 0.05
+    assert judge({"a": best, "b": worse}).tied == {"a"}
+    assert judge({"a": best, "b": worse, "c": worse}).tied == {"a", "b", "c"}
+
+
 @pytest.mark.parametrize("splits", [1, 2])
 def test_judge_says_nothing_with_too_few_splits(splits: int) -> None:
     verdict = judge(
