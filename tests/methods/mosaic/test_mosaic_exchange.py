@@ -10,11 +10,14 @@ from mosaic_golden import load
 from mosaic_lab import Make, uploads_of
 from torch import nn
 
+from benchmark.contract import Upload
 from benchmark.federation.client import LocalClient
-from benchmark.specs import RecipeSpec
+from benchmark.specs import BudgetSpec, RecipeSpec
 from benchmark.training.trainer import _sgd, cross_entropy
 from methods.blocks.composition import Materials
+from methods.blocks.schedule import Budget
 from methods.mosaic.gan_trainer import GanTrainer
+from methods.mosaic.images import ClientGenerators, FreshMixture, make_images
 from methods.mosaic.networks import GanShape
 
 
@@ -84,13 +87,14 @@ def test_a_generator_is_another_one_after_other_local_training(make: Make) -> No
 def test_published_rounds_are_a_code_path(make: Make, kept: str) -> None:
     """P0: prototypes of many rounds (k10), one generator (k22), the last model counts (k29)."""
     calls: list[int] = []
-    trained: list[tuple[int, int | None]] = []
+    trained: list[tuple[int, int | None, float | None]] = []
     small = make(
         preset="code",
         prototypes_rounds=3,
         prototypes_kept=kept,
         prototypes_clusters=1,
         finetune_rounds=2,
+        finetune_lr=0.003,
         round_steps=1,
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -101,7 +105,7 @@ def test_published_rounds_are_a_code_path(make: Make, kept: str) -> None:
             return run(self, steps)
 
         def counted_train(self: LocalClient, model: Any, **given: Any) -> None:
-            trained.append((self.round, given.get("steps")))
+            trained.append((self.round, given.get("steps"), given.get("lr")))
             train(self, model, **given)
 
         patch.setattr(GanTrainer, "run", counted_run)
@@ -110,7 +114,9 @@ def test_published_rounds_are_a_code_path(make: Make, kept: str) -> None:
     # One run of three clients' generators at most (a cached one is not trained again), and
     # five rounds of one step: no round more, and no second generator.
     assert len(calls) in {0, 3}
-    assert trained == [(r, 1) for r in range(5) for _ in range(3)]
+    # After the exchange at a learning rate of its own, before it at the recipe's.
+    rates = 3 * [None] + 2 * [0.003]
+    assert trained == [(r, 1, rates[r]) for r in range(5) for _ in range(3)]
     assert small.method().rounds == 5
     assert [("generator" in uploads[r, 0].parts) for r in range(5)] == [True] + 4 * [False]
     assert [("prototypes" in uploads[r, 0].parts) for r in range(5)] == 3 * [True] + 2 * [False]
@@ -176,3 +182,21 @@ def test_the_clients_models_are_never_all_in_memory(
 def test_only_images_to_learn_from_are_counted(make: Make) -> None:
     counters = make(meta="none", images_pool="fresh").run().output.details["counters"]
     assert counters["generated_images"] == counters["distilled_images"] == 96
+
+
+@pytest.mark.parametrize(("shares", "expected"), [("equal", [16, 16, 16]), ("size", [6, 12, 30])])
+def test_generators_are_asked_for_the_shares_that_are_set(
+    make: Make, shares: str, expected: list[int]
+) -> None:
+    server = make().federation().server("mosaic", 1, BudgetSpec(generated_images=48))
+    state = GanShape(1, noise=3, width=2).build_generator(torch.Generator()).state_dict()
+    uploads = {
+        index: Upload({"generator": state}, {"samples": samples})
+        for index, samples in enumerate((10, 20, 50))
+    }
+    settings = ClientGenerators.model_validate({"shares": shares, "pool": "fresh"})
+    images = make_images(Materials(server, uploads, Budget(1, 48, 48)), settings)
+    assert isinstance(images, FreshMixture)
+    owners = images.generated().clients
+    assert owners is not None
+    assert torch.bincount(owners).tolist() == expected

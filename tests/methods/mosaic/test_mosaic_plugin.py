@@ -83,16 +83,17 @@ def test_the_students_learning_rate_follows_its_start(
     settings: dict[str, Any],
     rate: float,
 ) -> None:
-    rates: list[float] = []
+    made_with: list[tuple[float, str, int]] = []
     made = parts.Distillation
 
     def watched(**values: Any) -> Any:
-        rates.append(values["learning_rate"])
+        made_with.append((values["learning_rate"], values["optimizer"], values["batch_size"]))
         return made(**values)
 
     monkeypatch.setattr(parts, "Distillation", watched)
     make(scenario, meta="none", **settings).run()
-    assert rates == [rate]
+    # Adam, and 8 images a step for each of three clients, in any case.
+    assert made_with == [(rate, "adam", 24)]
 
 
 def test_code_that_decides_a_generator_has_a_version() -> None:
