@@ -160,13 +160,6 @@ def test_a_frozen_student_keeps_the_aggregates_statistics(bench) -> None:
     assert not torch.equal(state["conv1.weight"], mean["conv1.weight"])
 
 
-def test_an_aggregate_of_unequal_widths_has_the_largest_width(bench) -> None:
-    for init in ("random", "aggregate"):
-        made = bench("dense", widths=["1/2,1/4,1/8"], student_init=init).run()
-        assert made.output.model.conv1.weight.shape[0] == 16
-        assert made.output.details["student_start"] == init
-
-
 def test_accuracy_of_record_is_that_of_the_last_epoch_and_history_is_passive(bench) -> None:
     # Not inherited: the best epoch, chosen on the test set.
     watched, alone = bench("dense").run(), bench("dense", history_points=0).run()
@@ -212,13 +205,6 @@ def test_any_number_of_clients(bench, clients) -> None:
     # Not inherited: logging that asks for five.
     result = bench("co_boosting", clients=[clients], alpha=[10.0]).run()
     assert len(result.output.details["teacher_weights"]) == clients
-
-
-def test_two_runs_share_no_images(bench) -> None:
-    # Not inherited: a folder that is never cleared.
-    first, second = bench("dense").run(), bench("dense").run()
-    assert torch.equal(first.output.images["generated"], second.output.images["generated"])
-    assert first.output.details["counters"] == second.output.details["counters"]
 
 
 def test_no_weight_passes_keep_the_weights(bench) -> None:
@@ -284,14 +270,6 @@ def test_view_is_fixed_the_clients_or_none() -> None:
         settings = DenseConfig(view=view).composition("dense").images_settings
         assert (settings.crop_padding, settings.flip, settings.view) == (*expected, "fixed")
     assert DenseConfig(view="clients").composition("dense").images_settings.view == "clients"
-
-
-def test_teacher_of_record_is_computed_in_full_precision(bench) -> None:
-    teacher = bench("dense").run().output.teacher
-    images = torch.zeros(2, 1, 32, 32)
-    with torch.no_grad():
-        expected = torch.stack([client(images) for client in teacher.ensemble.clients]).mean(0)
-    assert torch.equal(teacher(images), expected)
 
 
 def test_models_without_batch_norm_work(bench) -> None:
