@@ -63,6 +63,22 @@ def test_cached_training_counts_at_the_price_it_had(federation: Federation) -> N
     assert sum(second.client_seconds.values()) >= second.cached_client_seconds
 
 
+def test_an_artifact_is_made_anew_in_every_round(federation: Federation) -> None:
+    class Rounds(Toy):
+        turns = 2
+
+        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
+            def make() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+                return {"t": torch.zeros(1)}, {"round": client.round}
+
+            return Upload(values=client.cached("round", {}, make)[1])
+
+    for _ in range(2):  # the second time from the cache
+        seen = run(Rounds(), federation).server.state["seen"]
+        rounds = [{values["round"] for _, values in uploads.values()} for uploads in seen]
+        assert rounds == [{0}, {1}]
+
+
 def test_an_artifact_made_of_a_cached_one_costs_both(federation: Federation) -> None:
     class Maker(Toy):
         def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
