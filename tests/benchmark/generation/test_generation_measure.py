@@ -28,7 +28,12 @@ from benchmark.generation import (
 )
 from benchmark.generation import extractors as extractors_module
 from benchmark.generation import inception as inception_module
-from benchmark.generation.inception import WEIGHTS_VARIABLE, find_weights, load_inception
+from benchmark.generation.inception import (
+    WEIGHTS_VARIABLE,
+    _weights,
+    find_weights,
+    load_inception,
+)
 from benchmark.generation.measure import _by_class, _pooled, _signatures
 from benchmark.generation.real import Comparison, RealImages, in_mix
 from benchmark.generation.scores import statistics_of
@@ -209,6 +214,21 @@ def test_a_client_is_compared_to_test_images_in_its_own_mix_of_classes(data: Sce
         assert len(real.client(index).others) == len(alike)
 
 
+def test_images_of_half_the_real_modes_are_precise_and_recall_little(data: ScenarioData) -> None:
+    random = torch.Generator().manual_seed(0)
+
+    def modes(count: int, places: list[float]) -> Features:
+        centres = torch.tensor(places).repeat(count)[:count, None]
+        vectors = torch.randn((count, 2), generator=random) + centres
+        return Features(vectors, vectors)
+
+    splits = data.dataset.train, data.dataset.test
+    train, test = (modes(len(split.labels), [0.0, 50.0]) for split in splits)
+    pooled = _pooled(modes(300, [0.0]), RealImages(train, test, data))
+    assert pooled["precision"] > 0.8
+    assert 0.2 < pooled["recall"] < 0.55
+
+
 @pytest.mark.parametrize(("classes", "warned"), [(2, False), (10, True)])
 def test_a_small_inception_score_is_judged_by_what_real_images_have(
     classes: int, warned: bool
@@ -279,6 +299,11 @@ def test_inception_reads_grey_and_colour_by_one_rule(inception_weights: Path) ->
     assert features.logits.shape == (2, 1008)
     colour = extractor(grey.expand(-1, 3, -1, -1))
     assert torch.equal(features.vectors, colour.vectors)
+    # Unit range goes in: pytorch-fid itself scales to [-1, 1].
+    with _weights(torch.load(inception_weights, weights_only=True)), torch.no_grad():
+        network = pytorch_fid_inception.InceptionV3([3]).eval()
+        expected = network(grey.expand(-1, 3, -1, -1) / 255)[0].flatten(1)
+    torch.testing.assert_close(features.vectors, expected)
 
 
 def test_weights_that_are_not_there_are_said_to_be_missing(
