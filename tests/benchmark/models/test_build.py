@@ -124,6 +124,10 @@ def test_meets_golden_dense_and_cb_models(
         family, num_classes=10, channels=channels, image_size=size, norm=norm, generator=stream()
     )
     assert count(net) == int(golden[f"{tag}_nparams"])
+    if file == "cb_models":
+        # The published LeNet's features are taken before its last hidden layer, ours after it.
+        last = net.get_submodule("fc").in_features if family == "lenet" else net.num_features
+        assert last == int(golden[f"{tag}_feature_dim"])
     assert shapes(net) == [s.split(":")[1] for s in golden[f"{tag}_state_shapes"]]
     net = net.double().eval()
     fill_as_dense_golden(net)

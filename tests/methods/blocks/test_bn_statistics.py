@@ -50,7 +50,8 @@ def number_of_hooks(model: nn.Module) -> int:
 
 def test_golden_inversion_loss() -> None:
     golden = dict(np.load(GOLDEN / "mosaic/inversion_loss.npz"))
-    model = golden_model(golden, "model.", TinyBN())
+    model = TinyBN()
+    golden_model(golden, "model.", model)
     images = torch.from_numpy(golden["images"]).requires_grad_()
     with BatchNormStatistics(model) as statistics:
         model(images)
@@ -64,6 +65,13 @@ def test_golden_inversion_loss() -> None:
     np.testing.assert_allclose(0.001 * loss.item(), golden["loss_scale0001"], rtol=1e-5)
     (grad,) = torch.autograd.grad(loss, images)
     np.testing.assert_allclose(grad.numpy(), golden["grad_images_scale1"], rtol=1e-4, atol=1e-4)
+    # Moments of what the layers see, one by one.
+    first = model.conv1(images)
+    seen = {"bn1": first, "bn2": model.conv2(model.bn1(first).relu())}
+    for name, inputs in seen.items():
+        mean, variance = (x.detach().numpy() for x in _ChannelMoments.apply(inputs))
+        np.testing.assert_allclose(mean, golden[f"bn_input_mean.{name}"], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(variance, golden[f"bn_input_var.{name}"], rtol=1e-4, atol=1e-6)
     # The published term carries no gradient; ours must.
     assert not golden["official_loss_requires_grad"]
     assert loss.requires_grad
@@ -82,8 +90,11 @@ def test_golden_dense_bn_hook() -> None:
     golden_model(golden, "net.", net)
     images = torch.from_numpy(golden["x"]).requires_grad_()
     with BatchNormStatistics(net) as statistics:
+        net(images)
+        layers = [x.item() for x in statistics.layer_losses()]
         output = net(images)
         loss = statistics.loss()
+    np.testing.assert_allclose(layers, golden["r_feature"], rtol=1e-9)
     np.testing.assert_allclose(output.detach().numpy(), golden["y"], rtol=1e-9)
     np.testing.assert_allclose(loss.item(), golden["sum_r"], rtol=1e-9)
     (grad,) = torch.autograd.grad(loss, images)

@@ -7,14 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from mosaic_golden import GOLDEN, close, load, random_tiny
+from mosaic_golden import GOLDEN, close, load, part, random_tiny
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark.errors import DivergedError
+from benchmark.models.base import Classifier
 from methods.mosaic import meta as meta_model
 from methods.mosaic import meta_training
-from methods.mosaic.experts import LogitExperts, MosaicTeacher
+from methods.mosaic.experts import Experts, LogitExperts, MosaicTeacher, ParameterExperts
 from methods.mosaic.meta import MetaTransformer, OwnClass, make_meta
 from methods.mosaic.meta_training import (
     ImageBatches,
@@ -24,7 +25,7 @@ from methods.mosaic.meta_training import (
     mean_expert_label,
     train_meta,
 )
-from methods.mosaic.mixing import expert_weights
+from methods.mosaic.mixing import ExpertMixer, expert_weights
 from methods.mosaic.networks import parameter_count
 from methods.mosaic.prototypes import Prototypes
 from methods.mosaic.settings import MetaSettings
@@ -72,17 +73,37 @@ def head_logits(golden: dict[str, Tensor], features: Tensor) -> Tensor:
     return torch.stack(heads, dim=1)
 
 
-def test_golden_meta_transformer() -> None:
+class GoldenExpert(Classifier):
+    """A 1x1 convolution, ReLU, mean over space, linear."""
+
+    def __init__(self, golden: dict[str, Tensor], index: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 1, bias=False)
+        self.head = nn.Linear(6, 4)
+        state = part(golden, f"expert{index}.")
+        self.load_state_dict({k.replace("linear.", "head."): v for k, v in state.items()})
+
+    def features(self, images: Tensor) -> Tensor:
+        pooled: Tensor = self.conv(images).relu().mean((2, 3))
+        return pooled
+
+
+def golden_experts(golden: dict[str, Tensor], kind: str) -> Experts:
+    """Return the file's four experts, each the model of a class's only holder."""
+    models, weights = [GoldenExpert(golden, i) for i in range(4)], expert_weights(torch.eye(4))
+    if kind == "logit":
+        return LogitExperts(models, weights)
+    mixer = ExpertMixer([model.state_dict() for model in models], weights)
+    return ParameterExperts(models[0], mixer, resident=2)
+
+
+@pytest.mark.parametrize("kind", ["parameter", "logit"])
+def test_golden_meta_transformer(kind: str) -> None:
     meta, golden = golden_meta()
-    from_features = head_logits(golden, golden["features"])
+    experts = golden_experts(golden, kind)
+    from_features = experts.head_logits(golden["features"])
     assert close(from_features, golden["expert_logits_from_features"])
-    maps = [
-        F.conv2d(golden["images"], golden[f"expert{i}.conv.weight"]).relu().mean((2, 3))
-        for i in range(4)
-    ]
-    from_images = torch.stack(
-        [head_logits(golden, pooled)[:, i] for i, pooled in enumerate(maps)], dim=1
-    )
+    from_images = experts.logits(golden["images"])
     assert close(from_images, golden["expert_logits_from_images"])
     with torch.no_grad():
         assert close(meta(from_features), golden["out_from_features"])
