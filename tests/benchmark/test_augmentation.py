@@ -34,7 +34,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Augmentation]:
     found: list[Augmentation] = []
 
     def watched(module: ModuleType) -> Callable[..., Any]:
-        original: Callable[..., Any] = module.train  # type: ignore[attr-defined]
+        original: Callable[..., Any] = module.train
 
         def train(*given: Any, **settings: Any) -> Any:
             found.append(settings["augmentation"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from protocol_lab import Local, Toy, run
 
-from benchmark.contract import Broadcast, GlobalModel, Upload
+from benchmark.contract import Broadcast, GlobalModel, Made, Upload
 from benchmark.events import Events
 from benchmark.federation.federation import Federation
 from benchmark.specs import CodeSpec
@@ -111,7 +111,7 @@ def test_other_code_makes_an_artefact_anew_unless_a_version_stands_for_it(
     def made_by(plugin: str) -> str:
         code = CodeSpec(plugin=plugin)
         federation = Federation(scenario, compute, bench.data, Cache(tmp_path), Events(), code=code)
-        made = {}, {"number": plugin}
+        made: Made = {}, {"number": plugin}
         return str(federation.client(0).cached("thing", description, lambda: made)[1]["number"])
 
     assert [made_by("old"), made_by("old")] == ["old", "old"]

@@ -57,7 +57,10 @@ def test_warm_up_of_equal_widths_is_fedavg(tmp_path: Path) -> None:
         made = [trained(plain, index, state, round_index) for index in range(3)]
         state = {
             name: rounded(
-                sum(size * one[name].double() for size, one in zip(sizes, made, strict=True))
+                sum(
+                    (size * one[name].double() for size, one in zip(sizes, made, strict=True)),
+                    torch.zeros(()),
+                )
                 / sum(sizes),
                 value,
             )

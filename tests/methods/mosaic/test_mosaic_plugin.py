@@ -37,6 +37,7 @@ from mosaic_lab import SCENARIO, Make, buffers, uploads_of
 from benchmark.engine import execute
 from benchmark.store import Store
 from benchmark.testing import Bench
+from methods.blocks.distill import Distillation
 from methods.mosaic import Mosaic, client, gan_trainer, modes, parts
 from methods.mosaic.gan_trainer import GanTrainer
 from methods.mosaic.server import image_settings, teacher_settings
@@ -84,11 +85,10 @@ def test_the_students_learning_rate_follows_its_start(
     rate: float,
 ) -> None:
     made_with: list[tuple[float, str, int]] = []
-    made = parts.Distillation
 
     def watched(**values: Any) -> Any:
         made_with.append((values["learning_rate"], values["optimizer"], values["batch_size"]))
-        return made(**values)
+        return Distillation(**values)
 
     monkeypatch.setattr(parts, "Distillation", watched)
     make(scenario, meta="none", **settings).run()

@@ -19,6 +19,7 @@ from methods.blocks.schedule import Budget
 from methods.mosaic import server as mosaic_server
 from methods.mosaic import teaching
 from methods.mosaic.experts import ParameterExperts
+from methods.mosaic.meta_training import TrainedMeta, train_meta
 from methods.mosaic.teaching import ClassExperts, build_teacher, make_experts, read_prototypes
 
 UNEQUAL = {"widths": ["1/2,1/4,1/8"]}
@@ -127,11 +128,10 @@ def test_the_teacher_has_the_average_of_the_meta_models_weights(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The published evaluation reads the moving average, not the last iterate."""
-    made: list[Any] = []
-    original = teaching.train_meta
+    made: list[TrainedMeta] = []
 
-    def watched(*given: Any) -> Any:
-        made.append(original(*given))
+    def watched(*given: Any) -> TrainedMeta:
+        made.append(train_meta(*given))
         return made[-1]
 
     monkeypatch.setattr(teaching, "train_meta", watched)
@@ -147,8 +147,9 @@ def test_the_teacher_has_the_average_of_the_meta_models_weights(
         for index, upload in uploaded(server).items()
     }
     found = build_teacher(Materials(server, uploads, Budget(1, 1, 1)), settings)
-    assert found.teacher.meta is made[0].model
-    assert found.meta is made[0]
+    (trained,) = made
+    assert found.teacher.meta is trained.model
+    assert found.meta is trained
     # The two must differ, or it would not matter which one is taken.
-    last = made[0].current.state_dict()
-    assert any(not torch.equal(last[name], v) for name, v in made[0].model.state_dict().items())
+    last = trained.current.state_dict()
+    assert any(not torch.equal(last[name], v) for name, v in trained.model.state_dict().items())
