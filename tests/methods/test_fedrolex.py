@@ -26,7 +26,10 @@ from methods.blocks.submodels import Window
 SMALL = {"train_samples": 150, "epochs": 2, "history_points": 0}
 UNEQUAL = ("1/4,1/8,1/16",)
 NONE_WHOLE = ("1/16,1/16,1/16,1/8",)
-"""Three clients take the first three: the global model is twice as wide as any of them."""
+"""Three clients take the first three: the global model is twice as wide as any of them.
+
+No scenario may have more widths than clients; here it stands for clients that stay away.
+"""
 FAMILY = ("fedrolex", "heterofl", "federated_dropout")
 
 MakeBench = Callable[..., Bench]
@@ -38,7 +41,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> MakeBench:
 
     def make(name: str, config: Mapping[str, Any] | None = None, **overrides: Any) -> Bench:
         settings = {**SMALL, **overrides, "set": {name: dict(config or {})}}
-        return Bench(name, settings, folder=Path(folder), registry=registry)
+        if overrides.get("widths") != NONE_WHOLE:
+            return Bench(name, settings, folder=Path(folder), registry=registry)
+        made = Bench(name, {**settings, "widths": UNEQUAL}, folder=Path(folder), registry=registry)
+        dealt = tuple(Fraction(width) for width in NONE_WHOLE[0].split(","))
+        scenario = made.spec.scenario.model_copy(update={"widths": dealt})
+        made.__dict__["spec"] = made.spec.model_copy(update={"scenario": scenario})
+        return made
 
     return make
 
