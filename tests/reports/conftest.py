@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from report_lab import Lab
+from report_lab import Lab, undrawn
 
 
 @pytest.fixture
@@ -23,3 +23,10 @@ def page() -> Callable[[Path, str], str]:
         return (folder / "report" / name).read_text(encoding="utf-8")
 
     return read
+
+
+@pytest.fixture
+def no_pictures() -> Iterator[None]:
+    """Draw every figure, but make files of none: for tests that look at no picture."""
+    with undrawn():
+        yield

@@ -11,6 +11,7 @@ from report_lab import Lab
 
 from reports.figures.classes import Confusion, PerClass
 from reports.figures.lines import histories
+from reports.figures.ranks import CriticalDifference
 from reports.figures.style import paper, rendered
 from reports.grid import build_grid
 from reports.load import load
@@ -43,6 +44,7 @@ def test_names_are_no_mathematics_and_long_ones_leave_room() -> None:
     with paper(), warnings.catch_warnings():
         warnings.simplefilter("error")  # of a layout that found no room
         figure = PerClass("per_class", r"dataset npz:$\frac", labels, values, names).draw()
+        rendered(figure)
         assert _room(figure) > -0.01
         axis = figure.axes[0]
         assert axis.get_window_extent().width > 0.3 * figure.bbox.width
@@ -58,10 +60,18 @@ def test_nothing_of_a_figure_by_server_step_runs_over_its_edge(lab: Lab, count: 
         assert _room(drawn.draw()) > -0.01
 
 
+@pytest.mark.parametrize("ranks", [(1.0, 1.5, 3.0), (1.0, 3.0)])
+def test_nothing_of_a_figure_of_ranks_runs_over_its_edge(ranks: tuple[float, ...]) -> None:
+    labels = ("averaging", "generators, class share of probabilities", "counting")[: len(ranks)]
+    with paper():
+        figure = CriticalDifference(labels, ranks, 1.0, 6).draw()
+        assert rendered(figure)["png"]
+        assert _room(figure) > -0.01
+
+
 def _room(figure: Figure) -> float:
     """Return the least distance of what is drawn from the figure's edge, in inches."""
-    rendered(figure)
-    figure.draw_without_rendering()  # files have another resolution
+    figure.draw_without_rendering()
     # An axis counts its label as no longer than itself, so labels are looked at one by one.
     labels = [part.label for axis in figure.axes for part in (axis.xaxis, axis.yaxis)]
     inches = figure.dpi_scale_trans.inverted()

@@ -97,6 +97,7 @@ def test_a_split_is_titled_by_what_decides_it_alone(lab: Lab) -> None:
     assert titles == ["α = 0.1, split seed 0", "α = 1, split seed 0"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_only_figures_whose_data_changed_are_drawn_again(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5, partition__alpha=0.1, history=[0.1, 0.2])
     lab.add("averaging", 0, 0.6, partition__alpha=1.0)
@@ -141,6 +142,7 @@ def test_equal_data_give_equal_bytes(lab: Lab) -> None:
     assert first == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_figure_that_no_longer_applies_is_removed(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5)
     folder = lab.plan() / "report" / "figures"
@@ -303,6 +305,7 @@ def test_further_scenarios_stand_in_further_figures(lab: Lab) -> None:
         assert {f"{stem}_{number}" for number in range(1, 9)} <= set(found)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_figure_is_titled_by_what_it_shows_of_which_scenarios(lab: Lab) -> None:
     found = _data(_fill(lab))
     titles = {name: getattr(plot, "title") for name, plot in found.items()}  # noqa: B009
@@ -368,6 +371,7 @@ def test_methods_with_the_same_pictures_share_them(lab: Lab) -> None:
     ]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_copied_results_draw_nothing_anew(lab: Lab, tmp_path: Path) -> None:
     lab.add("distilling", 0, grids={"grid-generated.png": _png()})
     write_report(lab.plan())

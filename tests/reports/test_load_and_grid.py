@@ -267,6 +267,7 @@ def test_reports_never_import_torch(lab: Lab) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_damaged_files_beside_a_record_are_named_and_the_rest_is_shown(lab: Lab) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.full((8, 8), 90, dtype=np.uint8)).save(buffer, format="PNG")

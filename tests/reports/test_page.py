@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from report_lab import Lab, judged
+from report_lab import Lab, judged, undrawn
 
 from benchmark.store import Status
 from reports.api import write_report
@@ -70,7 +70,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     failed = Status.FAILED
     lab.add("counting", 1, status=failed, reason=HOSTILE, partition__alpha=0.1, label=HOSTILE)
     folder = lab.plan()
-    write_report(folder)
+    with undrawn():
+        write_report(folder)
     return folder / "report" / "index.html"
 
 
