@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from datasets import partition_parity
 from datasets.errors import PartitionError
 from datasets.partition import partition
 from datasets.partition_parity import (
@@ -180,11 +181,15 @@ def test_coboost_loop_that_never_ends_is_stopped() -> None:
 
 
 @pytest.mark.parametrize("replay", ["mosaic", "dense"])
-def test_unbounded_published_loops_are_stopped(replay: str) -> None:
+def test_unbounded_published_loops_are_stopped(
+    replay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert partition_parity._MAX_ATTEMPTS == 10_000
+    monkeypatch.setattr(partition_parity, "_MAX_ATTEMPTS", 20)
     labels, rng = np.arange(12) % 2, np.random.RandomState(0)
     call: Callable[[], object] = {
         "mosaic": lambda: mosaic_split(labels, labels, 6, 0.01, rng=rng, num_classes=2),
         "dense": lambda: dense_split(labels, 6, 0.01, rng=rng, num_classes=2),
     }[replay]
-    with pytest.raises(PartitionError, match="no draw in 10000"):
+    with pytest.raises(PartitionError, match="no draw in 20 left"):
         call()
