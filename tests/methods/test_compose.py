@@ -26,6 +26,7 @@ from methods.mosaic.mixing import ExpertMixer, expert_weights
 SMALL = {"generator_width": 2, "synthesis_batch": 64, "noise_size": 16}
 NARROW = ["1/8"]
 BUDGET = {"generator_steps": 8, "generated_images": 128, "distilled_images": 256}
+BRIEF = {"generator_steps": 1, "generated_images": 64, "distilled_images": 64}
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,8 @@ def test_all_parts_have_defaults_that_validate() -> None:
 
 def test_unequal_widths_and_an_aggregate_start(run) -> None:
     values = {**_parts("co_boosting"), "teacher": "class_share"}
-    result = run("compose", values, widths=["1/2,1/4,1/8"], student_init="aggregate")
+    unequal = {"widths": ["1/2,1/4,1/8"], "epochs": 1, **BRIEF}
+    result = run("compose", values, student_init="aggregate", **unequal)
     assert result.output.details["student_start"] == "aggregate"
     assert result.output.model.conv1.weight.shape[0] == 16
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from benchmark.aggregation import weighted_average
 from benchmark.errors import UserError
+from benchmark.protocol import ProtocolResult
 from benchmark.registry import Registry, discover
 from benchmark.specs import BudgetSpec, ScenarioSpec
 from benchmark.testing import Bench
@@ -24,6 +26,8 @@ FAMILY = {"dense": Dense, "dense_cb": DenseCb, "co_boosting": CoBoosting}
 SMALL = {"generator_width": 2, "synthesis_batch": 64, "noise_size": 16}
 NARROW = ["1/8"]
 BUDGET = {"generator_steps": 8, "generated_images": 128, "distilled_images": 256}
+BRIEF = {"epochs": 1, "generator_steps": 1, "generated_images": 64, "distilled_images": 64}
+"""For what is settled before anything is trained."""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,18 @@ def bench(registry: Registry, folder: Path):
         return Bench(name, settings, folder=folder, registry=registry)
 
     return bench
+
+
+@pytest.fixture(scope="module")
+def done(registry: Registry, folder: Path):
+    """Results of undisturbed runs with no settings but the small ones, made once for all tests."""
+
+    @functools.cache
+    def done(name: str) -> ProtocolResult:
+        settings = {"set": {name: SMALL}, "widths": NARROW, **BUDGET}
+        return Bench(name, settings, folder=folder, registry=registry).run()
+
+    return done
 
 
 # -- presets ------------------------------------------------------------------------------
@@ -102,9 +118,9 @@ def test_published_schedule_is_the_published_one(name) -> None:
     assert budget.distilled_images == 20_100 * batch
 
 
-def test_the_budget_is_kept_and_counted(bench) -> None:
+def test_the_budget_is_kept_and_counted(done) -> None:
     for name in FAMILY:
-        details = bench(name).run().output.details
+        details = done(name).output.details
         counters = details["counters"]
         assert {key: counters[key] for key in BUDGET} == BUDGET
         assert details["budget"] == "profile"
@@ -160,9 +176,9 @@ def test_a_frozen_student_keeps_the_aggregates_statistics(bench) -> None:
     assert not torch.equal(state["conv1.weight"], mean["conv1.weight"])
 
 
-def test_accuracy_of_record_is_that_of_the_last_epoch_and_history_is_passive(bench) -> None:
+def test_accuracy_of_record_is_that_of_the_last_epoch_and_history_is_passive(bench, done) -> None:
     # Not inherited: the best epoch, chosen on the test set.
-    watched, alone = bench("dense").run(), bench("dense", history_points=0).run()
+    watched, alone = done("dense"), bench("dense", history_points=0).run()
     assert alone.server.snapshots == [] or alone.server.snapshots[-1].model is None
     last = watched.server.snapshots[-1]
     assert last.step == BUDGET["distilled_images"]
@@ -183,9 +199,9 @@ def test_teacher_in_the_history_shares_the_client_models(bench) -> None:
 # -- what the published codes do by accident ----------------------------------------------
 
 
-def test_the_batch_norm_term_acts_where_it_has_weight(bench) -> None:
+def test_the_batch_norm_term_acts_where_it_has_weight(bench, done) -> None:
     # Not inherited: hooks that never attach.
-    plain = bench("dense").run().server.snapshots[-1].scalars["images/loss"]
+    plain = done("dense").server.snapshots[-1].scalars["images/loss"]
     with_term = bench("dense", {"batch_norm": 1.0}).run()
     assert with_term.output.warnings == ()
     assert with_term.server.snapshots[-1].scalars["images/loss"] > plain
@@ -193,17 +209,18 @@ def test_the_batch_norm_term_acts_where_it_has_weight(bench) -> None:
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
 
 
-def test_clients_stay_frozen_in_eval_mode_and_gather_no_gradient(bench) -> None:
-    teacher = bench("co_boosting").run().output.teacher
+def test_clients_stay_frozen_in_eval_mode_and_gather_no_gradient(done) -> None:
+    teacher = done("co_boosting").output.teacher
     teacher.train()
     assert not any(m.training for m in teacher.ensemble.clients.modules())
     assert all(not p.requires_grad and p.grad is None for p in teacher.ensemble.parameters())
+    teacher.eval()
 
 
 @pytest.mark.parametrize("clients", [1, 2, 6])
 def test_any_number_of_clients(bench, clients) -> None:
     # Not inherited: logging that asks for five.
-    result = bench("co_boosting", clients=[clients], alpha=[10.0]).run()
+    result = bench("co_boosting", clients=[clients], alpha=[10.0], epochs=1).run()
     assert len(result.output.details["teacher_weights"]) == clients
 
 
@@ -214,12 +231,12 @@ def test_no_weight_passes_keep_the_weights(bench) -> None:
     assert details["counters"]["weighed_images"] == 0
 
 
-def test_no_perturbation_is_possible(bench) -> None:
+def test_no_perturbation_is_possible(bench, done) -> None:
     assert CoBoostingConfig(perturbation=0).composition("co_boosting").student_settings == (
         STUDENTS["dense_cb"].settings
     )
     plain = bench("co_boosting", {"perturbation": 0.0}).run().output.model.head.weight
-    shifted = bench("co_boosting").run().output.model.head.weight
+    shifted = done("co_boosting").output.model.head.weight
     assert not torch.equal(plain, shifted)
 
 
