@@ -17,6 +17,8 @@ from benchmark.registry import Registry
 from benchmark.testing import Bench
 
 Make = Callable[..., Bench]
+Sent = tuple[dict[tuple[int, int], Any], ProtocolResult]
+Done = Callable[..., Sent]
 
 
 SMALL = {
@@ -46,7 +48,7 @@ def bench(
     return Bench("mosaic", overrides, folder, registry)
 
 
-def uploads_of(bench: Bench) -> tuple[dict[tuple[int, int], Any], ProtocolResult]:
+def uploads_of(bench: Bench) -> Sent:
     """Run, and return what clients sent by (round, client)."""
     seen: dict[tuple[int, int], Any] = {}
 

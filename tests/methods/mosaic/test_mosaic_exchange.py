@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from mosaic_golden import load
-from mosaic_lab import Make, uploads_of
+from mosaic_lab import Done, Make, uploads_of
 from torch import nn
 
 from benchmark.contract import Upload
@@ -21,9 +21,9 @@ from methods.mosaic.images import ClientGenerators, FreshMixture, make_images
 from methods.mosaic.networks import GanShape
 
 
-def test_one_exchange_sends_model_generator_prototypes_and_counts(make: Make) -> None:
+def test_one_exchange_sends_model_generator_prototypes_and_counts(make: Make, done: Done) -> None:
     small = make()
-    uploads, result = uploads_of(small)
+    uploads, result = done()
     assert set(uploads) == {(0, 0), (0, 1), (0, 2)}
     federation = small.federation()
     for (_, index), upload in uploads.items():
@@ -48,10 +48,10 @@ def test_full_size_generator_is_14_3_megabytes() -> None:
     assert sum(value.nbytes for value in state.values()) == 14_303_008
 
 
-def test_counts_come_from_all_samples(make: Make) -> None:
+def test_counts_come_from_all_samples(make: Make, done: Done) -> None:
     """The published counts leave out a sample that the loader drops (k21)."""
     small = make()
-    uploads, _ = uploads_of(small)
+    uploads, _ = done()
     sizes = small.data.partition.sizes
     for (_, index), upload in uploads.items():
         assert int(upload.parts["counts"]["labels"].sum()) == sizes[index]
