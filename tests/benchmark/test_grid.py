@@ -423,6 +423,7 @@ def fill(disk: Path, leave: int) -> Path:
     return filler
 
 
+@pytest.mark.long
 def test_a_full_disk_does_no_damage(disk: Path) -> None:
     run_grid(disk, **TINY)
     before = metrics_of(disk)

@@ -132,6 +132,7 @@ def test_the_evaluator_opens_one_set_only(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert tested(model).n == len(federation.data.dataset.test.labels)
 
 
+@pytest.mark.long
 def test_a_tuning_grid_ends_in_a_choice(tmp_path: Path) -> None:
     sweep = {"fedavg": {"weights": ["samples", "uniform"]}, "dense": {"batch_norm": [1, 10]}}
     settings: dict[str, Any] = {"methods": "ensemble", "sweep": sweep, **JUDGED}

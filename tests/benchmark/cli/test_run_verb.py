@@ -138,6 +138,7 @@ def test_user_errors_have_tracebacks_only_when_debugging(cli) -> None:
     assert "Traceback" in cli("--alpha", "0", "--log-level", "debug").err
 
 
+@pytest.mark.long
 def test_runs_once_then_has_nothing_to_do(shell, cli, tmp_path: Path) -> None:
     first = shell(*FAST, "--results", "out")
     assert first.status == 0, first.err
@@ -176,8 +177,10 @@ def write_mnist(folder: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("own", [True, False], ids=["own", "catalogue"])
 def test_a_record_of_data_that_changed_meanwhile_is_made_again(
-    cli, tmp_path: Path, own: bool
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
+    # Nobody looks at the report's figures here.
+    monkeypatch.setattr("reports.figures.rendered", lambda figure: {"pdf": b"", "png": b""})
     name = f"npz:{tmp_path / 'mine.npz'}" if own else "mnist"
     places = ("--results", "out", "--data-root", "data")
 
@@ -265,9 +268,9 @@ def test_a_dry_run_for_a_clusters_gpus_needs_none_here(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals there")
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "by_terminal",
-    [pytest.param(True, id="Ctrl-C", marks=pytest.mark.long), pytest.param(False, id="SIGTERM")],
+    "by_terminal", [pytest.param(True, id="Ctrl-C"), pytest.param(False, id="SIGTERM")]
 )
 def test_signals_end_it_with_a_sentence(tmp_path: Path, by_terminal: bool) -> None:
     process = subprocess.Popen(
