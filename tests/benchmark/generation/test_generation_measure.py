@@ -367,7 +367,8 @@ def test_the_weights_tell_inception_extractors_apart(inception_weights: Path) ->
 
 @pytest.mark.parametrize("method", ["dense", "mosaic"])
 def test_methods_hand_over_what_they_made(method: str, tmp_path: Path) -> None:
-    bench = Bench(method, folder=tmp_path)
+    brief = {"train_samples": 120, "epochs": 1, "generator_steps": 4, "distilled_images": 64}
+    bench = Bench(method, brief, folder=tmp_path)
     made = bench.run().output.generated
     assert made is not None
     assert made.images.dtype == torch.uint8
