@@ -123,8 +123,12 @@ def test_damaged_bytes_are_refused_before_a_tensor_is_read(limit: int, tmp_path:
     assert view(spool.put(b""), Upload) == Upload()
 
 
+SMALL = {"generator_width": 2, "generator_discriminator_width": 2, "meta_feedforward": 16}
+
+
 def run(name: str, folder: Path, **overrides: Any) -> dict[str, Tensor]:
-    settings = {"train_samples": 150, "epochs": 1, **overrides}
+    budget = {"generator_steps": 4, "generated_images": 32, "distilled_images": 64}
+    settings = {"train_samples": 150, "epochs": 1, **budget, **overrides}
     return Bench(name, settings, folder=folder).run().output.model.state_dict()
 
 
@@ -133,7 +137,7 @@ def run(name: str, folder: Path, **overrides: Any) -> dict[str, Tensor]:
     [
         ("fedavg", {"set": {"fedavg": {"rounds": 2, "label_head": True}}}),
         ("fedrolex", {"widths": ["1/4,1/8"], "set": {"fedrolex": {"rounds": 2}}}),
-        ("mosaic", {"widths": ["1/4,1/8"]}),
+        ("mosaic", {"widths": ["1/4,1/8"], "set": {"mosaic": SMALL}}),
         ("dense", {}),
     ],
 )
