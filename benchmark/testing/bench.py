@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from benchmark.protocol import ProtocolResult, run_protocol
 from benchmark.registry import MethodInfo, Registry, discover
 from benchmark.specs import ComputeSpec, RunSpec
 from benchmark.store import Cache
+from benchmark.testing.watch import Watch
 
 UNEQUAL_WIDTHS = ("1/2,1/4,1/8",)
 
@@ -39,6 +41,36 @@ class FirstRun:
 
     result: ProtocolResult
     moved: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SecondRun:
+    """A run of the same in an empty cache, watched.
+
+    Parameters
+    ----------
+    outcome : ProtocolResult or Exception
+        What came of it.
+    watch : Watch
+        What was seen on the way, as far as it came.
+    local_models : mapping of int to pair of dict
+        By client, the state of the shared local model before and after the run.
+    """
+
+    outcome: ProtocolResult | Exception
+    watch: Watch
+    local_models: Mapping[int, tuple[dict[str, Any], dict[str, Any]]]
+
+    @property
+    def result(self) -> ProtocolResult:
+        """What came of it; raises what the run raised."""
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    def completed(self) -> None:
+        """Raise what the run raised, if it did."""
+        _ = self.result
 
 
 @dataclass
@@ -140,6 +172,27 @@ class Bench:
         after = _global_chance()
         return FirstRun(result, tuple(name for name in before if before[name] != after[name]))
 
+    @cached_property
+    def second(self) -> SecondRun:
+        """A watched run, made once for all checks that look at what a method does on the way.
+
+        Global chance has moved since the first, and the cache is empty: what clients train and
+        make is made again.
+        """
+        _move_global_chance()
+        with tempfile.TemporaryDirectory(prefix="contract-again-") as folder:
+            bench = replace(self, folder=Path(folder))
+            federation, watch = bench.federation(), Watch(bench.data)
+            before = _local_models(federation)
+            outcome: ProtocolResult | Exception
+            try:
+                outcome = bench.run(watch, federation)
+            except Exception as error:  # noqa: BLE001 - each check raises it, after its findings
+                outcome = error
+            after = _local_models(federation)
+        pairs = {index: (state, after[index]) for index, state in before.items()}
+        return SecondRun(outcome, watch, pairs)
+
     def evaluate(self, result: ProtocolResult) -> Evaluation:
         """Evaluate a run's global model on the test set."""
         federation = self.federation()
@@ -154,6 +207,22 @@ def _global_chance() -> dict[str, bytes]:
     return {
         "torch": torch.get_rng_state().numpy().tobytes(),
         "NumPy": pickle.dumps(np.random.get_state()),  # noqa: NPY002 - the one to be left alone
+    }
+
+
+def _move_global_chance() -> None:
+    import numpy as np
+    import torch
+
+    torch.rand(7)
+    np.random.random(7)  # noqa: NPY002 - the global stream is what is to be moved
+
+
+def _local_models(federation: Federation) -> dict[int, dict[str, Any]]:
+    """Return copies of the clients' shared models by index."""
+    clients = {info.index: federation.client(info.index) for info in federation.infos}
+    return {
+        index: copy.deepcopy(client.local_model().state_dict()) for index, client in clients.items()
     }
 
 
