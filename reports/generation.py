@@ -114,14 +114,17 @@ def generation_notes(grid: Grid) -> list[str]:
     if not extractors(grid):
         return []
     said = [
-        "Generated images: 'Fréchet ÷ real' is the distance to the clients' real images over the "
-        "distance of as many real test images to them (1: as good as real); a bare distance in "
-        "the classifier's features has no scale. 'Trained on them' is the real-test accuracy of "
-        "one fixed network trained on the generated images as the suite's classifier labels them. "
-        "IS is the mean over splits; ± is over seeds. 'KID of real' is that of real test images: "
-        "about 0, of either sign.",
+        "Generated images: a bare distance in the classifier's features has no scale. 'Trained on "
+        "them' is the real-test accuracy of one fixed network trained on the generated images as "
+        "the suite's classifier labels them. IS is the mean over splits; ± is over seeds. 'KID of "
+        "real' is that of real test images: about 0, of either sign.",
         *(_judge_in_words(grid, name) for name in extractors(grid)),
     ]
+    if _has(grid, RATIO):
+        said.append(
+            "'Fréchet ÷ real' is the distance to the clients' real images over the distance of as "
+            "many real test images to them: 1 is as good as real."
+        )
     if _has(grid, OLD_RATIO):
         said.append(
             "'Fréchet ÷ all real' is of records from before sample sizes were made equal: over the "

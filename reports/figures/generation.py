@@ -97,7 +97,8 @@ class Scores:
             if logarithmic:
                 axis.set_xscale("log")
                 axis.set_xlim(left=0.8 * min(1.0, *(bar.value for bar in panel)))
-                axis.axvline(1, color="0.5", linewidth=0.7, linestyle="--")  # as good as real
+                if label == _RATIOS[RATIO]:  # 1 is as good as real
+                    axis.axvline(1, color="0.5", linewidth=0.7, linestyle="--")
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
                 axis.xaxis.set_minor_locator(NullLocator())
         title = f"judged by {self.extractor}"

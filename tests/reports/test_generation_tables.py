@@ -73,6 +73,7 @@ def test_ratios_of_unequal_sizes_have_a_column_and_a_note_of_their_own(
         assert clients == {"counting": "3", "distilling": "3"}
     said = (lab.folder / "report" / "generation.md").read_text()
     assert "from before sample sizes were made equal" in said
+    assert ("1 is as good as real" in said) is renewed
     of = "as many" if renewed else "all"
     assert f"that of {of} real test images" in report.rendered["generators"].title
 
