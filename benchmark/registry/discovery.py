@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,15 +214,25 @@ def _beside(package: str, folder: Path) -> dict[str, Path]:
         # What the engine is has versions of its own.
         if path.parent != suite or path.name not in _SUITE
     }
-    if not any(folder.glob("*.dist-info")):
+    installed = sorted(folder.glob("*.dist-info"), key=lambda path: not _called(path, package))
+    if not installed:
         return found  # a checkout: all that lies there is its own
-    of = importlib.metadata.packages_distributions()
-    mine = set(of.get(package, ()))
-    return {
-        name: path
-        for name, path in found.items()
-        if name == package or mine & set(of.get(name, ()))
-    }
+    together = next((tops for path in installed if package in (tops := _tops(path))), {package})
+    return {name: path for name, path in found.items() if name in together}
+
+
+def _called(about: Path, package: str) -> bool:
+    """Return whether a distribution is called like a package: it is looked at first."""
+    return about.name.lower().replace("-", "_").startswith(package.lower())
+
+
+def _tops(about: Path) -> set[str]:
+    """Return the top packages and modules of a distribution, by what its installer wrote."""
+    for name in ("top_level.txt", "RECORD"):
+        with suppress(OSError):
+            lines = (about / name).read_text(encoding="utf-8").splitlines()
+            return {line.partition(",")[0].partition("/")[0].removesuffix(".py") for line in lines}
+    return set()
 
 
 def _find_class(module: Any, attribute: str | None, where: str) -> type[Method[Any]]:

@@ -229,9 +229,9 @@ def test_a_run_of_an_edited_part_is_another_run_of_the_same_cell(lab: Path) -> N
     assert after.cell_id == before.cell_id
 
 
-@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("installed", ["top_level.txt", "RECORD", None])
 def test_a_module_that_comes_with_the_plugin_is_a_part(
-    lab: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+    lab: Path, monkeypatch: pytest.MonkeyPatch, installed: str | None
 ) -> None:
     path = plugin_lab.install(lab)
     path.write_text("import probe_tools\nimport stranger\n" + path.read_text())
@@ -239,7 +239,11 @@ def test_a_module_that_comes_with_the_plugin_is_a_part(
     (lab / "stranger.py").write_text("B = 1\n")
     (info,) = lab.glob("*.dist-info")
     if installed:
-        (info / "top_level.txt").write_text("probe_plugin\nprobe_tools\n")
+        (info / installed).write_text(
+            "probe_plugin\nprobe_tools\n"
+            if installed == "top_level.txt"
+            else "probe_plugin.py,sha256=x,1\nprobe_tools.py,,\nprobe-1.0.dist-info/RECORD,,\n"
+        )
         assert set(discover().info("probe").parts) == {"probe_tools"}
     else:
         folder = lab.parent / "elsewhere"  # a checkout, of which metadata lie apart
