@@ -20,7 +20,6 @@ from benchmark.entries import (
     refuse_settings_set_twice,
 )
 from benchmark.errors import UserError
-from benchmark.idle import refuse_idle
 from benchmark.profiles import DEFAULT_PROFILE, profile
 from benchmark.registry import BrokenPlugin, MethodInfo, PluginError, Registry, load
 from benchmark.specs import (
@@ -41,6 +40,7 @@ from benchmark.specs import (
 from benchmark.specs.base import explain
 from benchmark.specs.fields import Plan, Seeds, Strings, as_extractors, as_tuple
 from benchmark.specs.scenario import PartitionScheme
+from benchmark.unused_keys import refuse_unused
 
 _USUAL_SAMPLES = 50_000
 COMMITTED = "reference"
@@ -286,7 +286,7 @@ def resolve(flags: Mapping[str, Any], file: Mapping[str, Any], where: str) -> Ex
     experiment = ExperimentSpec.parse(
         {**settings, "set": merged}, "command line" if flags else where
     )
-    refuse_idle(experiment, flags, file, where)
+    refuse_unused(experiment, flags, file, where)
     return experiment
 
 

@@ -45,7 +45,7 @@ _NEEDS = {
 }
 
 
-def refuse_idle(
+def refuse_unused(
     experiment: ExperimentSpec, flags: Mapping[str, Any], file: Mapping[str, Any], where: str
 ) -> None:
     """Refuse keys that somebody gave and that change nothing; a profile's don't count.
