@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import re
 
-import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from benchmark.federation.data import ScenarioData
+from benchmark.federation.data import ScenarioData, even_positions
 
 COLUMNS = 8
 """Images a row."""
@@ -91,8 +90,7 @@ def real_images(name: str, data: ScenarioData, count: int = LIMIT) -> Tensor | N
     held = data.pool if found is None else data.client_positions(int(found[1]))
     if not len(held):
         return None
-    count = min(count, LIMIT, len(held))
-    return data.at(held[np.arange(count) * len(held) // count], cpu).images
+    return data.at(held[even_positions(len(held), min(count, LIMIT))], cpu).images
 
 
 def picture(name: str, images: Tensor, data: ScenarioData) -> bytes:

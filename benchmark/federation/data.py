@@ -184,6 +184,12 @@ def deal(scenario: ScenarioSpec, dataset: datasets.ImageDataset) -> ScenarioData
     return ScenarioData(task, split, chosen, held_out, dataset)
 
 
+def even_positions(total: int, most: int) -> Indices:
+    """Return at most ``most`` positions below ``total``, evenly spaced, the first one included."""
+    count = min(total, most)
+    return np.arange(count) * total // max(count, 1)
+
+
 def _samples(split: datasets.Split, positions: Indices, device: torch.device) -> Samples:
     # Indexing has copied already, also out of a memory map.
     images = torch.from_numpy(np.ascontiguousarray(split.images[positions]))

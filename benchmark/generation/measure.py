@@ -16,7 +16,7 @@ from benchmark.events import Events
 from benchmark.federation.data import Samples, ScenarioData
 from benchmark.generation.extractors import CLASSIFIER, Extractor, Features, fit, trained_extractor
 from benchmark.generation.inception import INCEPTION, load_inception
-from benchmark.generation.real import Comparison, RealImages, spread
+from benchmark.generation.real import Comparison, RealImages, evenly_spaced
 from benchmark.generation.scores import inception_score, kernel_distance, precision_recall
 from benchmark.specs import ComputeSpec
 from benchmark.store import Cache
@@ -216,22 +216,22 @@ def _distances(vectors: Tensor, compared: Comparison) -> dict[str, float | None]
     """Return a distance and its ratio, null where either side is too small."""
     if not (len(vectors) > vectors.shape[1] and compared.held.enough):
         return {"fid": None, "fid_over_real": None}
-    enough = compared.enough(len(vectors))
-    return {
-        "fid": compared.distance(vectors),
-        "fid_over_real": compared.over_real(vectors) if enough else None,
-    }
+    fid, over_real = compared.measured(vectors)
+    return {"fid": fid, "fid_over_real": over_real if compared.enough(len(vectors)) else None}
 
 
 def _pooled(fake: Features, real: RealImages) -> dict[str, Any]:
     score = inception_score(fake.logits)
-    shares = precision_recall(spread(fake.vectors, MANIFOLD), spread(real.pool.vectors, MANIFOLD))
+    fid, over_real = real.everybody.measured(fake.vectors)
+    shares = precision_recall(
+        evenly_spaced(fake.vectors, MANIFOLD), evenly_spaced(real.pool.vectors, MANIFOLD)
+    )
     return {
         "images": len(fake),
         # A covariance of too few vectors is biased on whichever side, the scale's own too.
         "enough": real.everybody.enough(len(fake)),
-        "fid": real.everybody.distance(fake.vectors),
-        "fid_over_real": real.everybody.over_real(fake.vectors),
+        "fid": fid,
+        "fid_over_real": over_real,
         "kid": kernel_distance(fake.vectors, real.pool.vectors),
         "inception_score": None if score is None else score[0],
         "inception_score_split_sd": None if score is None else score[1],

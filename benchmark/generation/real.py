@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.federation.data import ScenarioData
+from benchmark.federation.data import ScenarioData, even_positions
 from benchmark.generation.extractors import Features
 from benchmark.generation.scores import (
     Statistics,
@@ -55,19 +55,21 @@ class Comparison:
         """Return the squared Fréchet distance of features [n, d], n ≥ 1."""
         return frechet_distance(statistics_of(vectors), self.held)
 
-    def over_real(self, vectors: Tensor) -> float | None:
-        """Return that distance over the one of as many real test images; 1 is as good as real.
+    def measured(self, vectors: Tensor) -> tuple[float, float | None]:
+        """Return that distance, and it over the one of as many real test images.
 
-        Where there are fewer test images than generated ones, of as many of these. ``None``
-        without test images, or if theirs is at no distance.
+        A ratio of 1 is as good as real. Where there are fewer test images than generated ones,
+        it is of as many of these. ``None`` without test images, or if theirs is at no distance.
         """
-        count = min(len(vectors), len(self.others))
+        distance, count = self.distance(vectors), min(len(vectors), len(self.others))
         if not count:
-            return None
+            return distance, None
         if count not in self._scales:
             self._scales[count] = self._scale(count)
         scale = self._scales[count]
-        return self.distance(spread(vectors, count)) / scale if scale > 0 else None
+        whole = count == len(vectors)  # a distance of 2,048 features takes seconds
+        of_as_many = distance if whole else self.distance(evenly_spaced(vectors, count))
+        return distance, of_as_many / scale if scale > 0 else None
 
     def _scale(self, count: int) -> float:
         """Return the mean distance of samples of test images, which overlap nowhere.
@@ -76,7 +78,7 @@ class Comparison:
         """
         every = len(self.others) // count
         samples = min(every, _SAMPLES)
-        starts = torch.arange(count) * len(self.others) // count
+        starts = torch.from_numpy(even_positions(len(self.others), count))
         found = [
             self.distance(self.others[starts + part * every // samples]) for part in range(samples)
         ]
@@ -169,8 +171,6 @@ def in_mix(counts: Tensor, labels: Tensor) -> Tensor:
     )
 
 
-def spread(vectors: Tensor, count: int) -> Tensor:
-    """Return at most ``count`` vectors, spread evenly, so that no chance is spent on them."""
-    if len(vectors) <= count:
-        return vectors
-    return vectors[torch.arange(count) * len(vectors) // count]
+def evenly_spaced(vectors: Tensor, most: int) -> Tensor:
+    """Return at most ``most`` of the vectors, evenly spaced, so that no chance is spent on them."""
+    return vectors[torch.from_numpy(even_positions(len(vectors), most))]

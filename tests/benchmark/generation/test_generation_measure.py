@@ -28,6 +28,7 @@ from benchmark.generation import (
 )
 from benchmark.generation import extractors as extractors_module
 from benchmark.generation import inception as inception_module
+from benchmark.generation import real as real_module
 from benchmark.generation.inception import WEIGHTS_VARIABLE, find_weights, load_inception
 from benchmark.generation.measure import _by_class, _pooled, _signatures
 from benchmark.generation.real import Comparison, RealImages, in_mix
@@ -193,6 +194,25 @@ def test_as_good_as_real_is_one_however_many_images_there_are(
     # Which the distance of all test images does not make it.
     biased = entry["fid"] / real.describe()["fid"]
     assert (biased > 3) is (images == 40)
+
+
+@pytest.mark.parametrize(("generated", "own", "scale"), [(40, 1, 2), (20, 1, 4), (100, 2, 1)])
+def test_no_distance_is_computed_twice(
+    monkeypatch: pytest.MonkeyPatch, generated: int, own: int, scale: int
+) -> None:
+    """Of 80 test images: the generated images', that of as many if they are more, the scale's."""
+    made = []
+
+    def counted(*sides: Any) -> float:
+        made.append(sides)
+        return scores.frechet_distance(*sides)
+
+    monkeypatch.setattr(real_module, "frechet_distance", counted)
+    compared = Comparison(statistics_of(torch.randn(99, 4)), torch.randn(80, 4))
+    compared.measured(torch.randn(generated, 4))
+    assert len(made) == own + scale
+    compared.measured(torch.randn(generated, 4))
+    assert len(made) == 2 * own + scale, "the scale is kept"
 
 
 def test_a_client_is_compared_to_test_images_in_its_own_mix_of_classes(data: ScenarioData) -> None:
