@@ -62,7 +62,7 @@ def estimate(runs: Sequence[PlannedRun], options: Options) -> Estimate:
         scenario = run.spec.scenario
         images = 0
         if scenario.digest() not in scenarios:
-            folder = options.cache_folder / "data" if options.cache else None
+            folder = options.data_cache
             scenarios[scenario.digest()] = load_scenario_data(
                 scenario, options.data_root, folder, download=False
             )

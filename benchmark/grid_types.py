@@ -57,6 +57,11 @@ class Options:
         """Where artifacts are cached."""
         return self.results / ".cache"
 
+    @property
+    def data_cache(self) -> Path | None:
+        """Where decoded data is kept; ``None`` where nothing is."""
+        return self.cache_folder / "data" if self.cache else None
+
     def forced(self, run: PlannedRun) -> bool:
         """Return whether a run is to be run again."""
         named = self.force & {"all", run.info.name, run.label}

@@ -169,19 +169,36 @@ def outdated(runs: Iterable[PlannedRun], options: Options, experiment: str) -> f
     return frozenset(found)
 
 
+def not_at_hand(runs: Iterable[PlannedRun], options: Options) -> list[PlannedRun]:
+    """Return the runs whose data can't be compared with records now without long work."""
+    there = cache(partial(_is_at_hand, options=options))
+    return [
+        run for run in runs if not there(run.spec.scenario.dataset, run.spec.scenario.image_size)
+    ]
+
+
+def _is_at_hand(name: str, size: int, options: Options) -> bool:
+    if is_own(name):
+        return True
+    if not locate(name, options.data_root).found:
+        return False
+    # Pictures take up to an hour to decode, arrays a second.
+    folder = options.data_cache
+    return spec_of(name).pictures is None or (
+        folder is not None and is_decoded(name, options.data_root, size, folder)
+    )
+
+
 def _fingerprint(name: str, size: int, options: Options) -> str | None:
-    """Return the fingerprint of the data that lies there; ``None`` if it is not to be had now."""
-    folder = options.cache_folder / "data" if options.cache else None
-    if not is_own(name):
-        if not locate(name, options.data_root).found:
-            return None
-        # Pictures take up to an hour to decode, arrays a second.
-        if spec_of(name).pictures is not None and (
-            folder is None or not is_decoded(name, options.data_root, size, folder)
-        ):
-            return None
+    """Return the fingerprint of the data that lies there; ``None`` if it is not at hand."""
+    if not _is_at_hand(name, size, options):
+        return None
     return load(
-        name, data_root=options.data_root, image_size=size, cache_dir=folder, download=False
+        name,
+        data_root=options.data_root,
+        image_size=size,
+        cache_dir=options.data_cache,
+        download=False,
     ).fingerprint
 
 
@@ -229,7 +246,7 @@ def load_data(runs: Iterable[PlannedRun], options: Options, progress: Progress) 
         If some can't be had or are damaged; names the file, or all places tried.
     """
     wanted = {(run.spec.scenario.dataset, run.spec.scenario.image_size) for run in runs}
-    folder = options.cache_folder / "data" if options.cache else None
+    folder = options.data_cache
     for name, size in sorted(wanted):
         load(
             name,

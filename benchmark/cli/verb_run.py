@@ -21,6 +21,7 @@ from benchmark.cli.checks import (
     check_threads,
     check_weights,
     load_data,
+    not_at_hand,
     outdated,
 )
 from benchmark.cli.dry_run import dry_run
@@ -62,16 +63,7 @@ def parser() -> Parser:
 def execute(values: argparse.Namespace, talk: Console) -> int:
     """Run the grid; return the exit status."""
     experiment = experiment_of(values)
-    _check_engine(values)
-    check_folder(values.results, "--results")
-    if values.data_root is not None:
-        check_folder(values.data_root, "--data-root")
-    if values.inception_weights is not None:
-        check_file(values.inception_weights, "--inception-weights")
-        if "inception" not in experiment.measure_spec().extractors:
-            raise UserError("--inception-weights has no effect: it needs --extractors inception")
-    if values.tracker is not None:
-        check_tracker(values.tracker)
+    _check_flags(values, experiment)
     check_experiment(experiment)
     if values.engine != "ray":
         check_threads(experiment.threads)
@@ -96,11 +88,13 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     if todo:
         Store(options.results).check_writable()
         check_weights(todo, options)
+        # What is downloaded or decoded now can be compared with records only after it.
+        later = not_at_hand(runs, options)
         with loading(talk, quiet=values.quiet) as progress:
             load_data(todo, options, progress)
-        # What was downloaded or decoded just now can be compared with records now.
-        options = _compared(experiment, runs, options, talk)
-        todo = _to_run(experiment, runs, options)
+        if later:
+            options = _compared(experiment, later, options, talk)
+            todo = _to_run(experiment, runs, options)
     executor = _ray_executor(values, compute) if values.engine == "ray" else None
     if executor is not None:
         from benchmark.executor.ray_engine import RETRIES
@@ -126,11 +120,11 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
 def _compared(
     experiment: ExperimentSpec, runs: Sequence[PlannedRun], options: Options, talk: Console
 ) -> Options:
-    """Return options that name the runs recorded from other data than lies there; say how many."""
+    """Return options that also name those of the runs recorded from other data than lies there."""
     found = outdated(runs, options, experiment.experiment)
-    if count := len(found - options.outdated):
-        output.say(talk, f"data changed since {count} runs were recorded: to be run again")
-    return replace(options, outdated=found)
+    if found:
+        output.say(talk, f"data changed since {len(found)} runs were recorded: to be run again")
+    return replace(options, outdated=options.outdated | found)
 
 
 def _to_run(
@@ -139,6 +133,20 @@ def _to_run(
     from benchmark.preview import preview
 
     return [run for run, state in preview(experiment, runs, options) if state == "to run"]
+
+
+def _check_flags(values: argparse.Namespace, experiment: ExperimentSpec) -> None:
+    """Refuse what is wrong with places and helpers, before anything is imported for them."""
+    _check_engine(values)
+    check_folder(values.results, "--results")
+    if values.data_root is not None:
+        check_folder(values.data_root, "--data-root")
+    if values.inception_weights is not None:
+        check_file(values.inception_weights, "--inception-weights")
+        if "inception" not in experiment.measure_spec().extractors:
+            raise UserError("--inception-weights has no effect: it needs --extractors inception")
+    if values.tracker is not None:
+        check_tracker(values.tracker)
 
 
 def _check_engine(values: argparse.Namespace) -> None:

@@ -65,7 +65,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
     from datasets import load
     from reports.split import save_splits
 
-    folder = Options(results=values.results).cache_folder / "data"
+    folder = Options(results=values.results).data_cache
 
     @cache
     def opened(dataset: str, size: int) -> ImageDataset:
