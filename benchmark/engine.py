@@ -129,10 +129,7 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
         "generation_seconds": judged.generation_seconds,
     }
     attempt = Attempt(Path(payload["attempt"]))
-    if judged.history:
-        attempt.write_history(judged.history)
-    for name, images in result.output.images.items():
-        attempt.write_bytes(grid_name(name), picture(name, images, data))
+    judged.write_beside(attempt)
     total = time.perf_counter() - began
     known = warmup_wall + sum(seconds.values())
     attempt.publish(
@@ -146,7 +143,7 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
             metrics=judged.metrics,
             communication=_communication(federation, result),
             timing=_timing(federation, result, total, known) | seconds,
-            environment=environment(spec, result),
+            environment=_environment(spec, result),
             warnings=[*_warnings(federation), *result.output.warnings, *judged.signatures],
         )
     )
@@ -192,6 +189,13 @@ class _Judged:
         began = time.perf_counter()
         self.metrics["generation"], self.signatures = self._generation(cache, events)
         self.generation_seconds = time.perf_counter() - began
+
+    def write_beside(self, attempt: Attempt) -> None:
+        """Write what lies beside the record: the history, and the sample grids."""
+        if self.history:
+            attempt.write_history(self.history)
+        for name, images in self._result.output.images.items():
+            attempt.write_bytes(grid_name(name), picture(name, images, self._federation.data))
 
     def _refuse_batch_statistics(self) -> None:
         output = self._result.output
@@ -240,7 +244,7 @@ def configured_method(info: MethodInfo, spec: RunSpec) -> Method[Any]:
     return cls(cls.Config.model_validate(spec.method.config))
 
 
-def environment(spec: RunSpec, result: ProtocolResult | None) -> dict[str, Any]:
+def _environment(spec: RunSpec, result: ProtocolResult) -> dict[str, Any]:
     """Return where and with what a number was made."""
     values: dict[str, Any] = {
         "versions": versions(),
@@ -250,12 +254,11 @@ def environment(spec: RunSpec, result: ProtocolResult | None) -> dict[str, Any]:
         "precision": spec.compute.precision,
         "threads": spec.compute.threads,
         "peak_memory_bytes": peak_memory_bytes(),
+        "client_cache_ids": {str(key): ids for key, ids in result.cache_ids.items()},
     }
     if spec.compute.device == "cuda":
         values["gpu"] = torch.cuda.get_device_name()
         values["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
-    if result is not None:
-        values["client_cache_ids"] = {str(key): ids for key, ids in result.cache_ids.items()}
     return values
 
 
