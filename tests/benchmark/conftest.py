@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from grids import METHODS, run_grid
+from grids import METHODS, TINY, run_grid
 
 from benchmark.executor import forkserver
 from benchmark.grid import PRELOAD
@@ -29,3 +30,19 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result, _ = run_grid(results)
     assert (result.done, result.failed) == (len(METHODS), 0)
     return results
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the results of one finished run, to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    result, _ = run_grid(folder, **TINY)
+    assert result.done == 1
+    return folder
+
+
+@pytest.fixture
+def results(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of them, to be worked on."""
+    shutil.copytree(finished, tmp_path / "results")
+    return tmp_path / "results"

@@ -22,6 +22,16 @@ PATIENCE = 600.0
 METHODS = ("fedavg", "ensemble", "best_client")
 
 
+TINY: dict[str, Any] = {
+    "train_samples": 100,
+    "epochs": 1,
+    "clients": 2,
+    "history_points": 0,
+    "methods": ["fedavg"],
+}
+"""One short run, or as many as a test makes of it."""
+
+
 class Silent:
     """A listener that only remembers."""
 
@@ -117,3 +127,8 @@ def smoke_arguments(results: Path, methods: Sequence[str] = METHODS) -> list[str
         "--methods", *methods, "--profile", "smoke", "--precision", "fp32",
         "--results", str(results),
     ]  # fmt: skip
+
+
+def records_of(results: Path) -> list[Record]:
+    """Return the final records of a smoke grid."""
+    return Store(results).experiment("main").records()

@@ -14,30 +14,23 @@ from typing import Any
 
 import plugin_lab
 import pytest
-from grids import Silent, command, finish, metrics_of, planned, run_grid
+from grids import (
+    TINY,
+    attempts_of,
+    command,
+    finish,
+    metrics_of,
+    planned,
+    records_of,
+    run_grid,
+)
 
 from benchmark.cli.main import main
-from benchmark.grid import Options, execute
+from benchmark.grid import Options
 from benchmark.preview import preview
 from benchmark.store import Status, Store, StoreError
 
-TINY: dict[str, Any] = {
-    "train_samples": 100,
-    "epochs": 1,
-    "clients": 2,
-    "history_points": 0,
-    "methods": ["fedavg"],
-}
 PROBE = {**TINY, "methods": ["probe"]}
-
-
-def records_of(results: Path) -> list[Any]:
-    return Store(results).experiment("main").records()
-
-
-def attempts_of(results: Path) -> list[str]:
-    folder = results / "main" / "attempts"
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 @pytest.fixture
@@ -50,21 +43,6 @@ def mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop(plugin_lab.MODULE, None)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One finished run, to be copied."""
-    folder = tmp_path_factory.mktemp("finished")
-    result, _ = run_grid(folder, **TINY)
-    assert result.done == 1
-    return folder
-
-
-@pytest.fixture
-def results(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished, tmp_path / "results")
-    return tmp_path / "results"
-
-
 # --- what becomes of runs ----------------------------------------------------------------
 
 
@@ -72,7 +50,7 @@ def test_what_is_done_is_not_done_again(results: Path) -> None:
     result, listener = run_grid(results, **TINY)
     assert (result.done, result.already, result.failed) == (0, 1, 0)
     assert listener.ended == []
-    assert attempts_of(results) == []
+    assert attempts_of(results) == set()
 
 
 def test_preview_says_what_would_run(results: Path) -> None:
@@ -127,80 +105,6 @@ def test_what_is_forced_or_damaged_elsewhere_is_run(
     assert (result.done, result.already) == (1, 0)
 
 
-def test_forced_runs_are_run_again_and_the_old_one_is_kept(results: Path) -> None:
-    before = metrics_of(results)
-    result, _ = run_grid(results, options={"force": frozenset({"all"})}, **TINY)
-    assert result.done == 1
-    assert metrics_of(results) == before
-    (record,) = records_of(results)
-    assert record.attempt == 2
-    assert attempts_of(results) == [f"{record.run_id}-1"]
-    assert (results / "main" / "attempts" / f"{record.run_id}-1" / "record.json").is_file()
-
-
-class Break(Silent):
-    """A listener that breaks the command off when its run number ``at`` begins."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.at = at
-
-    def started(self, index: int, total: int, run: Any) -> None:
-        if index == self.at:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("at", [1, 2])
-def test_a_forced_run_keeps_its_record_until_its_turn_comes(results: Path, at: int) -> None:
-    both = {**TINY, "seeds": [0, 1]}
-    run_grid(results, **both)
-    experiment, runs = planned(**both)
-    options = Options(results, force=frozenset({"all"}))
-    with pytest.raises(KeyboardInterrupt):
-        execute(experiment, runs, [], options, Break(at))
-    attempts = {record.spec["scenario"]["seed"]: record.attempt for record in records_of(results)}
-    assert attempts == ({1: 1} if at == 1 else {0: 2})
-    again, _ = run_grid(results, **both)
-    assert (again.done, again.already) == (1, 1), "without --force, only what has no result"
-
-
-class Meanwhile(Silent):
-    """A listener under which another forced command makes all runs when the first one begins."""
-
-    def __init__(self, results: Path) -> None:
-        super().__init__()
-        self.results = results
-
-    def started(self, index: int, total: int, run: Any) -> None:
-        store = Store(self.results).experiment("main")
-        for record in store.records():
-            attempt = store.begin(record.run_id)
-            attempt.publish(record)
-
-
-def test_what_another_forced_command_made_meanwhile_is_not_made_again(results: Path) -> None:
-    both = {**TINY, "seeds": [0, 1]}
-    run_grid(results, **both)
-    experiment, runs = planned(**both)
-    options = Options(results, force=frozenset({"all"}))
-    result = execute(experiment, runs, [], options, Meanwhile(results))
-    # The first was this command's own: set aside, so out of the other's reach.
-    assert (result.done, result.already) == (1, 1)
-    assert {record.attempt for record in records_of(results)} == {2}
-
-
-def test_forced_runs_are_made_once_by_several_workers(results: Path) -> None:
-    both = {**TINY, "methods": ["fedavg", "ensemble"], "seeds": [0, 1]}
-    run_grid(results, **both)
-    before = metrics_of(results)
-    options = {"force": frozenset({"fedavg"}), "workers": 2}
-    result, _ = run_grid(results, options=options, **both)
-    assert (result.done, result.already) == (2, 2)
-    assert metrics_of(results) == before
-    attempts = [(record.label, record.attempt) for record in records_of(results)]
-    assert sorted(attempts) == [("ensemble", 1)] * 2 + [("fedavg", 2)] * 2
-
-
 def test_a_diverged_run_is_final_unless_forced(tmp_path: Path) -> None:
     wild = {**TINY, "lr": 1e6, "epochs": 3}
     result, listener = run_grid(tmp_path, **wild)
@@ -244,7 +148,7 @@ def test_a_failed_run_is_tried_again(tmp_path: Path, mode: Path) -> None:
     assert (again.done, again.already, again.failed) == (1, 1, 0)
     attempt = {record.label: record.attempt for record in records_of(tmp_path)}
     assert attempt == {"fedavg": 1, "probe": 2}
-    assert attempts_of(tmp_path) == [name], "the failed attempt stays as evidence"
+    assert attempts_of(tmp_path) == {name}, "the failed attempt stays as evidence"
 
 
 def test_a_run_out_of_time_is_ended_and_tried_again(tmp_path: Path, mode: Path) -> None:
@@ -312,7 +216,7 @@ def test_two_commands_at_once_share_the_work(tmp_path: Path) -> None:
     assert [status for status, _, _ in ends] == [0, 0], ends
     records = records_of(tmp_path)
     assert {record.label: record.attempt for record in records} == {"fedavg": 1, "ensemble": 1}
-    assert attempts_of(tmp_path) == []
+    assert attempts_of(tmp_path) == set()
     assert len(list((tmp_path / ".cache" / "client").rglob("manifest.json"))) == 2
     alone = tmp_path / "alone"
     run_grid(alone, **{**TINY, "methods": ["fedavg", "ensemble"]})

@@ -1,0 +1,102 @@
+"""Bad plugins: one line that names plugin and reason; they stop no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_lab import check
+
+BAD_PLUGINS = {
+    "raises on import": ("raise RuntimeError('no such GPU')\n", "no such GPU"),
+    "does not parse": ("def broken(:\n", "SyntaxError"),
+    "lacks a module": ("import not_there_at_all\n", "not_there_at_all"),
+    "has no method": ("x = 1\n", "expected one public subclass of Method"),
+    "has no name": (
+        "from benchmark.contract import Method\n"
+        "class Mine(Method):\n"
+        "    summary = 'x'\n"
+        "    def client_update(self, client, broadcast): ...\n"
+        "    def server_update(self, uploads, server): ...\n",
+        "has no name",
+    ),
+    "lacks a function": (
+        "from benchmark.contract import Method\n"
+        "class Mine(Method):\n"
+        "    name, summary = '{name}', 'x'\n"
+        "    def client_update(self, client, broadcast): ...\n",
+        "does not define server_update",
+    ),
+    "has a wrong Config": (
+        "from benchmark.contract import Method\n"
+        "class Mine(Method):\n"
+        "    name, summary, Config = '{name}', 'x', dict\n"
+        "    def client_update(self, client, broadcast): ...\n"
+        "    def server_update(self, uploads, server): ...\n",
+        "Config must be a subclass of MethodConfig",
+    ),
+}
+Plugin = Callable[[str, str, str], Path]
+
+
+@pytest.mark.parametrize("case", BAD_PLUGINS)
+def test_bad_plugins(cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    source, reason = BAD_PLUGINS[case]
+    name = f"bad_{case.replace(' ', '_')}".lower()
+    folder = plugin(name, source.replace("{name}", name), name)
+    monkeypatch.syspath_prepend(folder)
+    check(cli("--methods", name), [name, reason])
+
+
+def test_plugin_that_takes_a_name(cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "from benchmark.contract import Method\n"
+        "class Mine(Method):\n"
+        "    name, summary = 'fedavg', 'x'\n"
+        "    def client_update(self, client, broadcast): ...\n"
+        "    def server_update(self, uploads, server): ...\n"
+    )
+    monkeypatch.syspath_prepend(plugin("second_fedavg", source, "fedavg"))
+    check(cli("--methods", "fedavg"), ["second_fedavg.py", "duplicates the name", "fedavg.py"])
+
+
+def test_a_broken_plugin_that_a_profile_has_settings_for_stops_no_other(
+    cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from benchmark.contract import Method\n"
+        "class Mine(Method):\n"
+        "    name, summary = 'dense', 'x'\n"
+        "    def client_update(self, client, broadcast): ...\n"
+        "    def server_update(self, uploads, server): ...\n"
+    )
+    monkeypatch.syspath_prepend(plugin("second_dense", source, "dense"))
+    monkeypatch.setattr("benchmark.cli.dry_run._cost", lambda *_: "")
+    alone = cli("--methods", "fedavg", "--dry-run")
+    assert alone.status == 0, alone.err
+    assert "1 to run" in alone.out
+    every = cli("--methods", "all", "--dry-run")
+    assert every.status == 0, every.err
+    assert "not installed: dense: " in every.out
+    assert "mosaic (digits" in every.out
+    assert "dense (digits" not in every.out
+    # Who names it learns why it can't be had.
+    check(cli("--methods", "fedavg", "--set", "dense.batch_norm=3"), ["dense", "duplicates"])
+
+
+def test_plugin_that_returns_a_wrong_type(
+    cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from benchmark.contract import GlobalModel, Method\n"
+        "class Mine(Method):\n"
+        "    name, summary = 'wrong_type', 'x'\n"
+        "    def client_update(self, client, broadcast):\n"
+        "        return {'model': 1}\n"
+        "    def server_update(self, uploads, server):\n"
+        "        return GlobalModel(server.global_model)\n"
+    )
+    monkeypatch.syspath_prepend(plugin("wrong_type", source, "wrong_type"))
+    answer = cli("--methods", "wrong_type", "--profile", "smoke", "--quiet", "--results", "out")
+    check(answer, ["wrong_type", "client_update returned a dict, expected Upload"])
