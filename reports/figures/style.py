@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-STYLE_VERSION = "11"
+STYLE_VERSION = "12"
 """Raised when figures should be drawn anew though their data did not change."""
 
 COLUMN = 3.4
