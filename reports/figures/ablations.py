@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _LONGEST = 44
 """Signs of a bar's label, at most."""
 
+_LEAST_RANGE = 10.0
+"""Percentage points that a sweep's axis covers at least."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -172,8 +175,18 @@ class Sweeps:
             axis.set_xlim(-0.4, len(values) - 0.6)
             axis.set_xlabel(setting.replace("_", " "))
             axis.set_ylabel("test accuracy (%)")
+        _same_heights(axes)
         legend_below(figure, axes, [line.label for line in self.panels[0][3]])
         return figure
+
+
+def _same_heights(axes: Sequence[Axes]) -> None:
+    """Give all panels one range, of ten points at least: a tenth of a point is no cliff."""
+    least, most = zip(*(axis.get_ylim() for axis in axes), strict=True)
+    low, high = min(least), max(most)
+    more = max(0.0, _LEAST_RANGE - (high - low)) / 2
+    for axis in axes:
+        axis.set_ylim(low - more, high + more)
 
 
 def ablation_figures(grid: Grid, most: int) -> Iterator[Ablations | Sweeps]:

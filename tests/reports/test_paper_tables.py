@@ -14,7 +14,7 @@ from reports.ablations import ablations, change_text, differences
 from reports.api import write_report
 from reports.comparisons import rank_methods
 from reports.figures import plots
-from reports.figures.ablations import Ablations, Sweeps
+from reports.figures.ablations import Ablations, SweepLine, Sweeps
 from reports.figures.lines import places
 from reports.figures.partitions import Partitions
 from reports.figures.style import look, paper
@@ -166,6 +166,23 @@ def test_ablation_bars_and_sweeps_are_drawn(lab: Lab) -> None:
         axis = bars.draw().axes[0]
         assert next(bar.get_width() for bar in axis.patches) == pytest.approx(51.0)
         assert len(sweeps.draw().axes) == 1
+
+
+def test_sweeps_share_a_range_of_ten_points_at_least() -> None:
+    def shown(*heights: tuple[float, float]) -> list[tuple[float, float]]:
+        lines = [(SweepLine("", pair, (0.0, 0.0)),) for pair in heights]
+        sweeps = Sweeps("sweeps", tuple(("rate", ("0", "1"), 1, line) for line in lines))
+        with paper():
+            return [axis.get_ylim() for axis in sweeps.draw().axes if axis.lines]
+
+    [(low, high), other] = shown((36.7, 37.6), (35.9, 37.5))
+    assert high - low == pytest.approx(10)
+    assert (low, high) == other
+    assert low < 35.9
+    assert high > 37.6
+    [(low, high)] = shown((29.0, 58.0))
+    assert 58 < high < 61
+    assert 26 < low < 29
 
 
 def test_one_configuration_is_no_ablation(lab: Lab) -> None:
