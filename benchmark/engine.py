@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmark.contract import Method
-from benchmark.environment import git_state, hardware, peak_memory_bytes, versions
+from benchmark.environment import computed_with
 from benchmark.errors import DivergedError
 from benchmark.evaluation import SELECTION, Evaluation, batch_gap, evaluate
 from benchmark.events import Events, Sink
@@ -128,6 +128,7 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
         "evaluation_seconds": judged.evaluator.seconds,
         "generation_seconds": judged.generation_seconds,
     }
+    cache_ids = {str(key): ids for key, ids in result.cache_ids.items()}
     attempt = Attempt(Path(payload["attempt"]))
     judged.write_beside(attempt)
     total = time.perf_counter() - began
@@ -143,7 +144,7 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
             metrics=judged.metrics,
             communication=_communication(federation, result),
             timing=_timing(federation, result, total, known) | seconds,
-            environment=_environment(spec, result),
+            environment=computed_with(spec.compute) | {"client_cache_ids": cache_ids},
             warnings=[*_warnings(federation), *result.output.warnings, *judged.signatures],
         )
     )
@@ -242,24 +243,6 @@ def configured_method(info: MethodInfo, spec: RunSpec) -> Method[Any]:
         raise PluginError(f"method '{info.name}' changed since the run was planned")
     cls = load(info)
     return cls(cls.Config.model_validate(spec.method.config))
-
-
-def _environment(spec: RunSpec, result: ProtocolResult) -> dict[str, Any]:
-    """Return where and with what a number was made."""
-    values: dict[str, Any] = {
-        "versions": versions(),
-        "git": git_state(),
-        "hardware": hardware(),
-        "device": spec.compute.device,
-        "precision": spec.compute.precision,
-        "threads": spec.compute.threads,
-        "peak_memory_bytes": peak_memory_bytes(),
-        "client_cache_ids": {str(key): ids for key, ids in result.cache_ids.items()},
-    }
-    if spec.compute.device == "cuda":
-        values["gpu"] = torch.cuda.get_device_name()
-        values["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
-    return values
 
 
 def _metrics(

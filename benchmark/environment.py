@@ -1,4 +1,4 @@
-"""Where a number was made: versions, hardware, git state. Imports no torch by itself."""
+"""Where a number was made: versions, hardware, git state. Imports no torch but for a GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import platform
 import subprocess
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.specs import ComputeSpec
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "scipy", "safetensors")
 
@@ -16,6 +19,25 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "scipy", "s
 def project_root() -> Path:
     """Return the folder that holds the suite's packages."""
     return Path(__file__).resolve().parent.parent
+
+
+def computed_with(compute: ComputeSpec) -> dict[str, Any]:
+    """Return where and with what this process computed a number: bytes, versions, names."""
+    values: dict[str, Any] = {
+        "versions": versions(),
+        "git": git_state(),
+        "hardware": hardware(),
+        "device": compute.device,
+        "precision": compute.precision,
+        "threads": compute.threads,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    if compute.device == "cuda":
+        import torch
+
+        values["gpu"] = torch.cuda.get_device_name()
+        values["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+    return values
 
 
 def versions() -> dict[str, str]:
