@@ -8,36 +8,36 @@ from pathlib import Path
 import pytest
 from cli_lab import check
 
+Plugin = Callable[[str, str, str], Path]
+
+CLIENT = "def client_update(self, client, broadcast): ..."
+SERVER = "def server_update(self, uploads, server): ..."
+
+
+def source_of(*lines: str) -> str:
+    """Return a plugin's source: one class of these lines."""
+    body = "".join(f"    {line}\n" for line in lines)
+    return f"from benchmark.contract import GlobalModel, Method\nclass Mine(Method):\n{body}"
+
+
 BAD_PLUGINS = {
     "raises on import": ("raise RuntimeError('no such GPU')\n", "no such GPU"),
     "does not parse": ("def broken(:\n", "SyntaxError"),
     "lacks a module": ("import not_there_at_all\n", "not_there_at_all"),
     "has no method": ("x = 1\n", "expected one public subclass of Method"),
     "has no name": (
-        "from benchmark.contract import Method\n"
-        "class Mine(Method):\n"
-        "    summary = 'x'\n"
-        "    def client_update(self, client, broadcast): ...\n"
-        "    def server_update(self, uploads, server): ...\n",
+        source_of("summary = 'x'", CLIENT, SERVER),
         "has no name",
     ),
     "lacks a function": (
-        "from benchmark.contract import Method\n"
-        "class Mine(Method):\n"
-        "    name, summary = '{name}', 'x'\n"
-        "    def client_update(self, client, broadcast): ...\n",
+        source_of("name, summary = '{name}', 'x'", CLIENT),
         "does not define server_update",
     ),
     "has a wrong Config": (
-        "from benchmark.contract import Method\n"
-        "class Mine(Method):\n"
-        "    name, summary, Config = '{name}', 'x', dict\n"
-        "    def client_update(self, client, broadcast): ...\n"
-        "    def server_update(self, uploads, server): ...\n",
+        source_of("name, summary, Config = '{name}', 'x', dict", CLIENT, SERVER),
         "Config must be a subclass of MethodConfig",
     ),
 }
-Plugin = Callable[[str, str, str], Path]
 
 
 @pytest.mark.parametrize("case", BAD_PLUGINS)
@@ -50,13 +50,7 @@ def test_bad_plugins(cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch, case:
 
 
 def test_plugin_that_takes_a_name(cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = (
-        "from benchmark.contract import Method\n"
-        "class Mine(Method):\n"
-        "    name, summary = 'fedavg', 'x'\n"
-        "    def client_update(self, client, broadcast): ...\n"
-        "    def server_update(self, uploads, server): ...\n"
-    )
+    source = source_of("name, summary = 'fedavg', 'x'", CLIENT, SERVER)
     monkeypatch.syspath_prepend(plugin("second_fedavg", source, "fedavg"))
     check(cli("--methods", "fedavg"), ["second_fedavg.py", "duplicates the name", "fedavg.py"])
 
@@ -64,13 +58,7 @@ def test_plugin_that_takes_a_name(cli, plugin: Plugin, monkeypatch: pytest.Monke
 def test_a_broken_plugin_that_a_profile_has_settings_for_stops_no_other(
     cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = (
-        "from benchmark.contract import Method\n"
-        "class Mine(Method):\n"
-        "    name, summary = 'dense', 'x'\n"
-        "    def client_update(self, client, broadcast): ...\n"
-        "    def server_update(self, uploads, server): ...\n"
-    )
+    source = source_of("name, summary = 'dense', 'x'", CLIENT, SERVER)
     monkeypatch.syspath_prepend(plugin("second_dense", source, "dense"))
     monkeypatch.setattr("benchmark.cli.dry_run._cost", lambda *_: "")
     alone = cli("--methods", "fedavg", "--dry-run")
@@ -88,14 +76,10 @@ def test_a_broken_plugin_that_a_profile_has_settings_for_stops_no_other(
 def test_plugin_that_returns_a_wrong_type(
     cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = (
-        "from benchmark.contract import GlobalModel, Method\n"
-        "class Mine(Method):\n"
-        "    name, summary = 'wrong_type', 'x'\n"
-        "    def client_update(self, client, broadcast):\n"
-        "        return {'model': 1}\n"
-        "    def server_update(self, uploads, server):\n"
-        "        return GlobalModel(server.global_model)\n"
+    source = source_of(
+        "name, summary = 'wrong_type', 'x'",
+        "def client_update(self, client, broadcast): return {'model': 1}",
+        "def server_update(self, uploads, server): return GlobalModel(server.global_model)",
     )
     monkeypatch.syspath_prepend(plugin("wrong_type", source, "wrong_type"))
     answer = cli("--methods", "wrong_type", "--profile", "smoke", "--quiet", "--results", "out")
