@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports.ablations import Ablation, ablations, change_text
-from reports.figures.style import COLUMN, error_bars, look, pages, panels, titled
+from reports.figures.style import COLUMN, accuracy_axes, error_bars, look, pages, panels, titled
 from reports.grid import Grid, RowKey
 from reports.scores import problems
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 _LONGEST = 44
 """Signs of a bar's label, at most."""
-
-_LEAST_RANGE = 10.0
-"""Percentage points that a sweep's axis covers at least."""
 
 
 @dataclass(frozen=True)
@@ -174,19 +171,9 @@ class Sweeps:
             axis.set_xticks(range(len(values)), list(values))
             axis.set_xlim(-0.4, len(values) - 0.6)
             axis.set_xlabel(setting.replace("_", " "))
-            axis.set_ylabel("test accuracy (%)")
-        _same_heights(axes)
+        accuracy_axes(axes, alike=True)
         legend_below(figure, axes, [line.label for line in self.panels[0][3]])
         return figure
-
-
-def _same_heights(axes: Sequence[Axes]) -> None:
-    """Give all panels one range, of ten points at least: a tenth of a point is no cliff."""
-    least, most = zip(*(axis.get_ylim() for axis in axes), strict=True)
-    low, high = min(least), max(most)
-    more = max(0.0, _LEAST_RANGE - (high - low)) / 2
-    for axis in axes:
-        axis.set_ylim(low - more, high + more)
 
 
 def ablation_figures(grid: Grid, most: int) -> Iterator[Ablations | Sweeps]:

@@ -32,8 +32,8 @@ _GAP, _TITLE_LINE = 0.08, 0.125
 _TITLE_SIGNS = 44
 _SIGNS_AN_INCH = 16
 """Signs of a title's line, and of an inch of the heading."""
-MOST_SAMPLES = 10
-"""Pictures of a method in the figure of samples, at most."""
+MOST_SAMPLES, _MOST_IN_ALL = 10, 30
+"""Pictures of a method in the figure of samples, and of all: more are megabytes nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -233,21 +233,20 @@ def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
                 labels, _ = rows.setdefault(shown, ([], found))
                 labels.append(row.label)
         if rows:
-            left = sum(len(found[MOST_SAMPLES:]) for _, found in rows.values())
-            drawn = (
-                (", ".join(labels), tuple(found[:MOST_SAMPLES])) for labels, found in rows.values()
-            )
-            yield Samples(tuple(drawn), _which(grid, scenario, left))
+            most = max(1, min(MOST_SAMPLES, _MOST_IN_ALL // len(rows)))
+            left = sum(len(found[most:]) for _, found in rows.values())
+            drawn = ((", ".join(labels), tuple(found[:most])) for labels, found in rows.values())
+            yield Samples(tuple(drawn), _which(grid, scenario, most, left))
             return
 
 
-def _which(grid: Grid, scenario: tuple[str, ...], left: int) -> str:
+def _which(grid: Grid, scenario: tuple[str, ...], most: int, left: int) -> str:
     """Return which scenario samples are of, and how many of its pictures are not drawn."""
     words = [", ".join(grid.axes.header(scenario))]
     if len(grid.scenarios) > 1:
         words[0] += f" (one of {len(grid.scenarios)} scenarios)"
     if left:
-        words.append(f"{MOST_SAMPLES} pictures of a method at most: {left} more in its runs")
+        words.append(f"at most {most} of a method: {left} more in its runs")
     return "; ".join(filter(None, words))
 
 

@@ -14,7 +14,16 @@ import numpy as np
 
 from benchmark.store import ExperimentStore
 from reports.axes import describe, sort_keys, title
-from reports.figures.style import COLOURS, error_bars, legend_below, look, pages, panels, titled
+from reports.figures.style import (
+    COLOURS,
+    accuracy_axes,
+    error_bars,
+    legend_below,
+    look,
+    pages,
+    panels,
+    titled,
+)
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 from reports.statistics import summarize
@@ -100,13 +109,13 @@ class Lines:
             for number, one in enumerate(series):
                 self._line(axis, one, (number - (len(series) - 1) / 2) if self.ticks else 0.0)
             axis.set_xlabel(self.x_title)
-            axis.set_ylabel("test accuracy (%)")
             if self.ticks:
                 names = [fill(tick.replace(",", ", "), 10) for tick in self.ticks]
                 axis.set_xticks(range(len(names)), names)
             else:
                 axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
                 axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        accuracy_axes(axes)
         legend_below(figure, axes, self.order)
         return figure
 

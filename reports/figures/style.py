@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-STYLE_VERSION = "12"
+STYLE_VERSION = "13"
 """Raised when figures should be drawn anew though their data did not change."""
 
 COLUMN = 3.4
@@ -39,6 +40,9 @@ _REFERENCE_DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1, 1, 
 
 _LEGEND_LINE = 0.15
 """Height of a legend's line, inches."""
+
+_LEAST_RANGE = 10.0
+"""Percentage points that an axis of accuracy covers at least: a tenth of one is no cliff."""
 
 _SETTINGS = {
     "font.size": 7.5,
@@ -98,11 +102,22 @@ def look(place: int, reference: bool) -> Look:
 
 @contextmanager
 def paper() -> Iterator[None]:
-    """Return the context in which figures are made and saved."""
-    from matplotlib import rc_context
+    """Return the context in which figures are made and saved.
 
-    with rc_context(_SETTINGS):  # type: ignore[arg-type]
-        yield
+    Only the fonts that come with matplotlib are known in it: another version of the same face
+    that a machine has installed would make other files of equal data.
+    """
+    from matplotlib import get_data_path, rc_context
+    from matplotlib.font_manager import fontManager
+
+    known, fontManager.ttflist = fontManager.ttflist, []
+    try:
+        for path in sorted(Path(get_data_path(), "fonts", "ttf").glob("*.ttf")):
+            fontManager.addfont(path)
+        with rc_context(_SETTINGS):  # type: ignore[arg-type]
+            yield
+    finally:
+        fontManager.ttflist = known
 
 
 def panels(count: int, height: float = 2.2, most: int = 3) -> tuple[Figure, list[Axes]]:
@@ -154,6 +169,26 @@ def name_columns(axis: Axes, names: Sequence[str], *, aslant: bool) -> None:
     axis.set_xticks(range(len(names)), list(names), rotation=30 if aslant else 0)
     for text in axis.get_xticklabels() if aslant else ():
         text.set(ha="right", rotation_mode="anchor")
+
+
+def accuracy_axes(axes: Sequence[Axes], *, alike: bool = False) -> None:
+    """Name y axes of test accuracy, and let each cover ten points at least.
+
+    Parameters
+    ----------
+    axes : sequence of Axes
+        With all that stands on them, in percent.
+    alike : bool
+        Whether all get one range, to be compared.
+    """
+    ranges = [axis.get_ylim() for axis in axes]
+    if alike:
+        least, most = zip(*ranges, strict=True)
+        ranges = [(min(least), max(most))] * len(axes)
+    for axis, (low, high) in zip(axes, ranges, strict=True):
+        axis.set_ylabel("test accuracy (%)")
+        more = max(0.0, _LEAST_RANGE - (high - low)) / 2
+        axis.set_ylim(low - more, high + more)
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reports.figures.attribution import mapped_rows
 from reports.figures.lines import places
-from reports.figures.style import legend_below, look, pages, panels, titled
+from reports.figures.style import accuracy_axes, legend_below, look, pages, panels, titled
 from reports.grid import Grid
 
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ class Traffic:
             for point, place in zip(points, places, strict=True):
                 _point(axis, replace(point, megabytes=place))
             log_scale(axis, [place for place in places if place > 0])
+            accuracy_axes([axis])
             members = pareto([point for point in points if not point.reference])
             drawn = [(places[points.index(one)], one.accuracy) for one in members]
             _front(axis, [one for one in drawn if one[0] > 0])
             moved = any(place != one.megabytes for place, one in zip(places, points, strict=True))
             hint = "\n(equal bytes stand side by side)" if moved else ""
             axis.set_xlabel("MB per client, up and down" + hint)
-            axis.set_ylabel("test accuracy (%)")
         legend_below(figure, axes, self.order)
         return figure
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reports.axes import sort_keys
 from reports.figures.lines import panels_along
-from reports.figures.style import error_bars, legend_below, look, panels, titled
+from reports.figures.style import accuracy_axes, error_bars, legend_below, look, panels, titled
 from reports.figures.traffic import Point, log_scale, points
 from reports.grid import Grid
 
@@ -49,7 +49,7 @@ class WarmUp:
                 _line(axis, line)
             log_scale(axis, [point.megabytes for line in lines for _, point in line])
             axis.set_xlabel("MB per client, up and down, warm-up included\n(number: its rounds)")
-            axis.set_ylabel("test accuracy (%)")
+        accuracy_axes(axes)
         legend_below(figure, axes, self.order)
         return figure
 

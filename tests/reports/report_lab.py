@@ -16,6 +16,10 @@ import pytest
 from PIL import Image
 
 from benchmark.store import Cell, ExperimentStore, Record, Status
+from reports.comparisons import rank_methods
+from reports.figures import plots
+from reports.grid import build_grid
+from reports.load import load
 
 USES = {
     "averaging": ["sample counts", "weights"],
@@ -283,3 +287,10 @@ def _timing() -> dict[str, Any]:
         "data_seconds": 0.2,
         "evaluation_seconds": 0.3,
     }
+
+
+def plots_of(folder: Path) -> dict[str, object]:
+    """Return the figures of an experiment by name, not drawn."""
+    results = load(folder)
+    grid = build_grid(results)
+    return {plot.name: plot for plot in plots(results, grid, rank_methods(grid))}

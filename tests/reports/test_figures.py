@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from PIL import Image
-from report_lab import Lab, judged
+from report_lab import Lab, judged, plots_of
 
 from benchmark.store import Status
 from reports.api import write_report
-from reports.comparisons import rank_methods
-from reports.figures import plots
 from reports.figures.classes import Confusion
-from reports.figures.generation import Bar, Sample, Samples, Scores
+from reports.figures.generation import Bar, Scores
 from reports.figures.lines import Lines, _curve
 from reports.figures.partitions import Partitions
 from reports.figures.ranks import cliques
@@ -37,12 +34,6 @@ def _fill(lab: Lab) -> Path:
             lab.add("distilling", seed, 0.6, partition__alpha=alpha, history=[0.2, 0.4, 0.6])
             lab.add("everything", seed, 0.9, partition__alpha=alpha, up=0)
     return lab.plan()
-
-
-def _data(folder: Path) -> dict[str, object]:
-    results = load(folder)
-    grid = build_grid(results)
-    return {plot.name: plot for plot in plots(results, grid, rank_methods(grid))}
 
 
 def test_every_figure_is_drawn_as_pdf_and_png(lab: Lab) -> None:
@@ -65,7 +56,7 @@ def test_a_figure_says_of_how_many_seeds_a_method_is_where_they_differ(lab: Lab)
     plain = build_grid(load(lab.plan())).figure_labels()
     assert {*plain.values()} == {"averaging", "distilling"}
     lab.add("averaging", 1, 0.7, partition__alpha=0.1)
-    drawn = _data(lab.plan())
+    drawn = plots_of(lab.plan())
     for name in ("accuracy_by_alpha", "accuracy_by_bytes"):
         assert {one.label for _, series in drawn[name].panels for one in series} == {
             "averaging, n = 1 or 2",
@@ -79,7 +70,7 @@ def test_a_figure_says_of_how_many_seeds_a_method_is_where_they_differ(lab: Lab)
 def test_of_a_partition_the_split_of_the_lowest_seed_is_drawn(lab: Lab) -> None:
     for seed in (10, 2, 4):
         lab.add("averaging", seed, 0.5)
-    drawn = _data(lab.plan())["partitions"]
+    drawn = plots_of(lab.plan())["partitions"]
     assert isinstance(drawn, Partitions)
     assert [panel.title for panel in drawn.panels] == ["split seed 2"]
 
@@ -91,7 +82,7 @@ def test_a_split_is_titled_by_what_decides_it_alone(lab: Lab) -> None:
             setting = {"partition__alpha": alpha, "budget__generator_steps": steps}
             split = {"split": {"id": f"{alpha}", "counts": [[1, 2, 3], [4, 5, 6]]}}
             lab.add("averaging", 0, 0.5, facts=split, **setting)
-    drawn = _data(lab.plan())["partitions"]
+    drawn = plots_of(lab.plan())["partitions"]
     assert isinstance(drawn, Partitions)
     titles = [panel.title for panel in drawn.panels]
     assert titles == ["α = 0.1, split seed 0", "α = 1, split seed 0"]
@@ -160,7 +151,7 @@ def test_an_incomplete_cell_breaks_its_line(lab: Lab) -> None:
         lab.add("averaging", 0, 0.5, partition__alpha=alpha)
         status = Status.FAILED if alpha == 0.1 else Status.DONE
         lab.add("distilling", 0, 0.6, partition__alpha=alpha, status=status)
-    figure = _data(lab.plan())["accuracy_by_alpha"]
+    figure = plots_of(lab.plan())["accuracy_by_alpha"]
     assert isinstance(figure, Lines)
     [(_, series)] = figure.panels
     assert {one.label: one.y for one in series}["distilling"] == (60.0, None, 60.0)
@@ -171,7 +162,7 @@ def test_a_setting_that_a_method_was_not_asked_for_does_not_break_its_line(lab: 
         lab.add("averaging", 0, 0.5, warmup__rounds=rounds)
         if rounds != 39:
             lab.add("distilling", 0, 0.6, warmup__rounds=rounds)
-    figure = _data(lab.plan())["accuracy_by_warm_up_rounds"]
+    figure = plots_of(lab.plan())["accuracy_by_warm_up_rounds"]
     assert isinstance(figure, Lines)
     [(_, series)] = figure.panels
     distilling = {one.label: one for one in series}["distilling"]
@@ -188,7 +179,7 @@ def test_bytes_over_warm_ups_follow_the_rounds_of_each_method(lab: Lab) -> None:
             lab.add("everything", 0, 0.9, up=0, **setting)
             if rounds == 1:
                 lab.add("distilling", 0, 0.6, up=1_000_000, **setting)
-    figure = _data(lab.plan())["accuracy_by_bytes_over_warm_up"]
+    figure = plots_of(lab.plan())["accuracy_by_bytes_over_warm_up"]
     assert isinstance(figure, WarmUp)
     assert [heading for heading, _ in figure.panels] == ["α = 0.1", "α = 1"]
     for _, lines in figure.panels:
@@ -203,13 +194,13 @@ def test_bytes_over_warm_ups_follow_the_rounds_of_each_method(lab: Lab) -> None:
 
 
 def test_one_length_of_warm_up_has_no_line_over_warm_ups(lab: Lab) -> None:
-    assert "accuracy_by_bytes_over_warm_up" not in _data(_fill(lab))
+    assert "accuracy_by_bytes_over_warm_up" not in plots_of(_fill(lab))
 
 
 def test_history_continues_over_rounds_and_needs_all_seeds(lab: Lab) -> None:
     lab.add("distilling", 0, 0.6, history=[0.2, 0.4, 0.6])
     lab.add("distilling", 1, 0.6, history=[0.4, 0.6])
-    figure = _data(lab.plan())["accuracy_by_server_step"]
+    figure = plots_of(lab.plan())["accuracy_by_server_step"]
     assert isinstance(figure, Lines)
     [(_, [one])] = figure.panels
     assert one.x == (10.0, 20.0)
@@ -227,7 +218,7 @@ def test_steps_that_run_on_over_rounds_stay_where_they_are() -> None:
 
 
 def test_no_traffic_is_a_line_and_not_a_point_at_zero(lab: Lab) -> None:
-    figure = _data(_fill(lab))["accuracy_by_bytes"]
+    figure = plots_of(_fill(lab))["accuracy_by_bytes"]
     assert isinstance(figure, Traffic)
     drawn = figure.draw()
     labels = {label for axis in drawn.axes for label in axis.get_legend_handles_labels()[1]}
@@ -297,7 +288,7 @@ def test_further_scenarios_stand_in_further_figures(lab: Lab) -> None:
         for method in ("averaging", "distilling"):
             where = {"partition__clients": clients}
             lab.add(method, 0, history=[0.1, 0.2], generation=[judged()], **where)
-    found = _data(lab.plan())
+    found = plots_of(lab.plan())
     for stem in ("accuracy_by_bytes", "accuracy_by_server_step"):
         panels = [len(getattr(found[name], "panels")) for name in (stem, f"{stem}_2")]  # noqa: B009
         assert panels == [6, 2]
@@ -307,7 +298,7 @@ def test_further_scenarios_stand_in_further_figures(lab: Lab) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_figure_is_titled_by_what_it_shows_of_which_scenarios(lab: Lab) -> None:
-    found = _data(_fill(lab))
+    found = plots_of(_fill(lab))
     titles = {name: getattr(plot, "title") for name, plot in found.items()}  # noqa: B009
     assert titles["confusion_1"] == "Confusion: α = 0.1"
     assert titles["per_class_2"] == "Accuracy by class: α = 1"
@@ -332,73 +323,6 @@ def test_confusion_names_classes_at_the_edges_and_labels_every_lowest_panel() ->
     many = tuple(tuple(int(row == column) for column in range(20)) for row in range(20))
     numbered = Confusion("confusion", "", ("one",), (many,), tuple(map(str, range(20)))).draw()
     assert len(numbered.axes[0].get_xticks()) < 20
-
-
-def _png() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.eye(8, dtype=np.uint8) * 200).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def test_ten_pictures_of_a_method_are_drawn_and_the_rest_is_counted(lab: Lab) -> None:
-    pictures = {f"grid-client-{number}-generated.png": _png() for number in range(12)}
-    lab.add("distilling", 0, grids=pictures)
-    figure = _data(lab.plan())["samples"]
-    assert isinstance(figure, Samples)
-    [(_, drawn)] = figure.rows
-    assert len(drawn) == 10
-    assert drawn[-1].title == "client 9 generated | real"
-    assert "2 more" in figure.heading
-    # Of one method all: its name stands above them once.
-    shown = figure.draw()
-    assert shown.axes[0].get_title() == "client 0 generated | real"
-    assert shown.texts[0].get_text().startswith("distilling\n")
-
-
-def test_methods_with_the_same_pictures_share_them(lab: Lab) -> None:
-    shared = {"grid-client-0-generated.png": _png()}
-    lab.add("first", 0, grids=shared)
-    lab.add("second", 0, grids={"grid-generated.png": _png()})
-    lab.add("third", 0, grids=shared)
-    figure = _data(lab.plan())["samples"]
-    assert isinstance(figure, Samples)
-    together, alone = sorted(figure.rows, key=lambda row: len(row[0]), reverse=True)
-    assert (together[0], len(together[1])) == ("first, third", 1)
-    assert (alone[0], len(alone[1])) == ("second", 1)
-    assert sorted(axis.get_title().split("\n")[0] for axis in figure.draw().axes) == [
-        "first, third",
-        "second",
-    ]
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_copied_results_draw_nothing_anew(lab: Lab, tmp_path: Path) -> None:
-    lab.add("distilling", 0, grids={"grid-generated.png": _png()})
-    write_report(lab.plan())
-    copied = tmp_path / "elsewhere" / lab.folder.name
-    shutil.copytree(lab.folder, copied)
-    write_report(copied)
-    digests = [
-        json.loads((folder / "report/figures/drawn.json").read_text())
-        for folder in (lab.folder, copied)
-    ]
-    assert "samples" in digests[0]["figures"]
-    assert digests[0] == digests[1]
-
-
-@pytest.mark.parametrize(("count", "wide"), [(1, 3.4), (2, 4.7), (3, 7.0), (5, 7.0)])
-def test_a_few_samples_leave_no_empty_part_of_a_page(
-    tmp_path: Path, count: int, wide: float
-) -> None:
-    path = tmp_path / "grid-generated.png"
-    Image.new("L", (64, 32)).save(path)
-    rows = tuple((f"method {index}", (Sample("generated", path, ""),)) for index in range(count))
-    figure = Samples(rows, "α = 0.1").draw()
-    assert figure.get_figwidth() == pytest.approx(wide, abs=0.1)
-    boxes = [axis.get_position() for axis in figure.axes]
-    assert len(boxes) == count
-    assert all(0 <= box.x0 < box.x1 <= 1 for box in boxes)
-    assert min(box.x0 for box in boxes) == pytest.approx(1 - max(box.x1 for box in boxes), abs=0.01)
 
 
 def test_one_seed_has_no_error_bar_beside_rows_of_several() -> None:

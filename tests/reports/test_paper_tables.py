@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_lab import Lab, judged_by_client
+from report_lab import Lab, judged_by_client, plots_of
 
 from benchmark.store import Status
 from reports.ablations import ablations, change_text, differences
 from reports.api import write_report
-from reports.comparisons import rank_methods
-from reports.figures import plots
 from reports.figures.ablations import Ablations, SweepLine, Sweeps
 from reports.figures.lines import places
 from reports.figures.partitions import Partitions
@@ -45,12 +43,6 @@ def _variants(lab: Lab, seeds: int = 3) -> Path:
 
 def _cells(table: Table) -> dict[str, list[str]]:
     return {row.label: [cell.text for cell in row.cells] for row in table.rows}
-
-
-def _plots(folder: Path) -> dict[str, object]:
-    results = load(folder)
-    grid = build_grid(results)
-    return {plot.name: plot for plot in plots(results, grid, rank_methods(grid))}
 
 
 # --- ablations ---------------------------------------------------------------------------
@@ -148,14 +140,14 @@ def test_an_unfinished_configuration_has_no_difference(lab: Lab) -> None:
     lab.plan()
     report = write_report(folder, figures=False)
     assert _cells(report.rendered["ablations"])["ours synthetic"][1:] == ["failed 1 of 2", "–"]
-    bars = _plots(folder)["ablations"]
+    bars = plots_of(folder)["ablations"]
     assert isinstance(bars, Ablations)
     [(_, found)] = bars.panels
     assert [one.trouble for one in found if one.value is None] == ["failed 1 of 2"]
 
 
 def test_ablation_bars_and_sweeps_are_drawn(lab: Lab) -> None:
-    made = _plots(_variants(lab))
+    made = plots_of(_variants(lab))
     bars, sweeps = made["ablations"], made["sweeps"]
     assert isinstance(bars, Ablations)
     assert isinstance(sweeps, Sweeps)
@@ -168,21 +160,12 @@ def test_ablation_bars_and_sweeps_are_drawn(lab: Lab) -> None:
         assert len(sweeps.draw().axes) == 1
 
 
-def test_sweeps_share_a_range_of_ten_points_at_least() -> None:
-    def shown(*heights: tuple[float, float]) -> list[tuple[float, float]]:
-        lines = [(SweepLine("", pair, (0.0, 0.0)),) for pair in heights]
-        sweeps = Sweeps("sweeps", tuple(("rate", ("0", "1"), 1, line) for line in lines))
-        with paper():
-            return [axis.get_ylim() for axis in sweeps.draw().axes if axis.lines]
-
-    [(low, high), other] = shown((36.7, 37.6), (35.9, 37.5))
-    assert high - low == pytest.approx(10)
-    assert (low, high) == other
-    assert low < 35.9
-    assert high > 37.6
-    [(low, high)] = shown((29.0, 58.0))
-    assert 58 < high < 61
-    assert 26 < low < 29
+def test_sweeps_share_a_range() -> None:
+    lines = [(SweepLine("", pair, (0.0, 0.0)),) for pair in ((36.7, 37.6), (20.0, 37.5))]
+    sweeps = Sweeps("sweeps", tuple(("rate", ("0", "1"), 1, line) for line in lines))
+    with paper():
+        first, second = (axis.get_ylim() for axis in sweeps.draw().axes if axis.lines)
+    assert first == second
 
 
 def test_one_configuration_is_no_ablation(lab: Lab) -> None:
@@ -347,7 +330,7 @@ def test_classes_are_measured_by_a_named_labeller(lab: Lab) -> None:
 def test_partitions_are_those_of_the_records(lab: Lab) -> None:
     for alpha in (0.1, 1.0):
         lab.add("averaging", 0, partition__alpha=alpha)
-    figure = _plots(lab.plan())["partitions"]
+    figure = plots_of(lab.plan())["partitions"]
     assert isinstance(figure, Partitions)
     # Both records name one split: it is drawn once.
     [panel] = figure.panels

@@ -1,0 +1,96 @@
+"""The figure of generated images."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_lab import Lab, plots_of
+
+from reports.api import write_report
+from reports.figures.generation import Sample, Samples
+
+
+def _png(grey: int = 200) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.eye(8, dtype=np.uint8) * grey).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_ten_pictures_of_a_method_are_drawn_and_the_rest_is_counted(lab: Lab) -> None:
+    pictures = {f"grid-client-{number}-generated.png": _png() for number in range(12)}
+    lab.add("distilling", 0, grids=pictures)
+    figure = plots_of(lab.plan())["samples"]
+    assert isinstance(figure, Samples)
+    [(_, drawn)] = figure.rows
+    assert len(drawn) == 10
+    assert drawn[-1].title == "client 9 generated | real"
+    assert "2 more" in figure.heading
+    # Of one method all: its name stands above them once.
+    shown = figure.draw()
+    assert shown.axes[0].get_title() == "client 0 generated | real"
+    assert shown.texts[0].get_text().startswith("distilling\n")
+
+
+@pytest.mark.parametrize(("methods", "most"), [(3, 10), (4, 7), (9, 3), (40, 1)])
+def test_thirty_pictures_of_all_methods_are_drawn_but_one_of_each(
+    lab: Lab, methods: int, most: int
+) -> None:
+    for method in range(methods):
+        grids = {f"grid-client-{number}-generated.png": _png(method) for number in range(12)}
+        lab.add(f"method {method}", 0, grids=grids)
+    figure = plots_of(lab.plan())["samples"]
+    assert isinstance(figure, Samples)
+    assert [len(found) for _, found in figure.rows] == [most] * methods
+    assert f"at most {most} of a method: {methods * (12 - most)} more" in figure.heading
+
+
+def test_methods_with_the_same_pictures_share_them(lab: Lab) -> None:
+    shared = {"grid-client-0-generated.png": _png()}
+    lab.add("first", 0, grids=shared)
+    lab.add("second", 0, grids={"grid-generated.png": _png()})
+    lab.add("third", 0, grids=shared)
+    figure = plots_of(lab.plan())["samples"]
+    assert isinstance(figure, Samples)
+    together, alone = sorted(figure.rows, key=lambda row: len(row[0]), reverse=True)
+    assert (together[0], len(together[1])) == ("first, third", 1)
+    assert (alone[0], len(alone[1])) == ("second", 1)
+    assert sorted(axis.get_title().split("\n")[0] for axis in figure.draw().axes) == [
+        "first, third",
+        "second",
+    ]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_copied_results_draw_nothing_anew(lab: Lab, tmp_path: Path) -> None:
+    lab.add("distilling", 0, grids={"grid-generated.png": _png()})
+    write_report(lab.plan())
+    copied = tmp_path / "elsewhere" / lab.folder.name
+    shutil.copytree(lab.folder, copied)
+    write_report(copied)
+    digests = [
+        json.loads((folder / "report/figures/drawn.json").read_text())
+        for folder in (lab.folder, copied)
+    ]
+    assert "samples" in digests[0]["figures"]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(("count", "wide"), [(1, 3.4), (2, 4.7), (3, 7.0), (5, 7.0)])
+def test_a_few_samples_leave_no_empty_part_of_a_page(
+    tmp_path: Path, count: int, wide: float
+) -> None:
+    path = tmp_path / "grid-generated.png"
+    Image.new("L", (64, 32)).save(path)
+    rows = tuple((f"method {index}", (Sample("generated", path, ""),)) for index in range(count))
+    figure = Samples(rows, "α = 0.1").draw()
+    assert figure.get_figwidth() == pytest.approx(wide, abs=0.1)
+    boxes = [axis.get_position() for axis in figure.axes]
+    assert len(boxes) == count
+    assert all(0 <= box.x0 < box.x1 <= 1 for box in boxes)
+    assert min(box.x0 for box in boxes) == pytest.approx(1 - max(box.x1 for box in boxes), abs=0.01)
