@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -233,11 +233,21 @@ def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
                 labels, _ = rows.setdefault(shown, ([], found))
                 labels.append(row.label)
         if rows:
-            most = max(1, min(MOST_SAMPLES, _MOST_IN_ALL // len(rows)))
+            most = _most([len(found) for _, found in rows.values()])
             left = sum(len(found[most:]) for _, found in rows.values())
             drawn = ((", ".join(labels), tuple(found[:most])) for labels, found in rows.values())
             yield Samples(tuple(drawn), _which(grid, scenario, most, left))
             return
+
+
+def _most(counts: Sequence[int]) -> int:
+    """Return how many pictures of a method are drawn at most, of methods that have so many."""
+    fitting = (
+        most
+        for most in range(MOST_SAMPLES, 0, -1)
+        if sum(min(count, most) for count in counts) <= _MOST_IN_ALL
+    )
+    return next(fitting, 1)
 
 
 def _which(grid: Grid, scenario: tuple[str, ...], most: int, left: int) -> str:

@@ -188,7 +188,8 @@ def accuracy_axes(axes: Sequence[Axes], *, alike: bool = False) -> None:
     for axis, (low, high) in zip(axes, ranges, strict=True):
         axis.set_ylabel("test accuracy (%)")
         more = max(0.0, _LEAST_RANGE - (high - low)) / 2
-        axis.set_ylim(low - more, high + more)
+        if more or alike:  # what is set does not follow what is drawn later
+            axis.set_ylim(low - more, high + more)
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> None:

@@ -37,17 +37,27 @@ def test_ten_pictures_of_a_method_are_drawn_and_the_rest_is_counted(lab: Lab) ->
     assert shown.texts[0].get_text().startswith("distilling\n")
 
 
-@pytest.mark.parametrize(("methods", "most"), [(3, 10), (4, 7), (9, 3), (40, 1)])
+@pytest.mark.parametrize(("methods", "each", "most"), [(3, 12, 10), (4, 8, 7), (31, 2, 1)])
 def test_thirty_pictures_of_all_methods_are_drawn_but_one_of_each(
-    lab: Lab, methods: int, most: int
+    lab: Lab, methods: int, each: int, most: int
 ) -> None:
     for method in range(methods):
-        grids = {f"grid-client-{number}-generated.png": _png(method) for number in range(12)}
+        grids = {f"grid-client-{number}-generated.png": _png(method) for number in range(each)}
         lab.add(f"method {method}", 0, grids=grids)
     figure = plots_of(lab.plan())["samples"]
     assert isinstance(figure, Samples)
     assert [len(found) for _, found in figure.rows] == [most] * methods
-    assert f"at most {most} of a method: {methods * (12 - most)} more" in figure.heading
+    assert f"at most {most} of a method: {methods * (each - most)} more" in figure.heading
+
+
+def test_methods_of_few_pictures_leave_their_room_to_the_others(lab: Lab) -> None:
+    lab.add("many", 0, grids={f"grid-client-{number}-generated.png": _png() for number in range(9)})
+    for method in range(5):
+        lab.add(f"method {method}", 0, grids={"grid-generated.png": _png(method)})
+    figure = plots_of(lab.plan())["samples"]
+    assert isinstance(figure, Samples)
+    assert sorted(len(found) for _, found in figure.rows) == [1, 1, 1, 1, 1, 9]
+    assert "more" not in figure.heading
 
 
 def test_methods_with_the_same_pictures_share_them(lab: Lab) -> None:
