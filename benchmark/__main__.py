@@ -7,35 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def prepare_path() -> str | None:
-    """Put the project root first on the path, so that ``import datasets`` means ours.
-
-    Returns
-    -------
-    str or None
-        One line on what to do where a foreign ``datasets`` package was loaded before;
-        ``None`` where all is well.
-    """
-    root = str(ROOT)
-    if sys.path[:1] != [root]:
-        sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
-    loaded = sys.modules.get("datasets")
-    if loaded is None:
-        return None
-    places = [Path(place).resolve() for place in getattr(loaded, "__path__", [])]
-    if ROOT / "datasets" in places:
-        return None
-    where = places[0] if places else "an unknown place"
-    return (
-        f"package 'datasets' was loaded from {where}, not from {ROOT}; something imported it "
-        "first (a .pth file or sitecustomize): use a virtual environment without it"
-    )
+from benchmark.import_path import prepare_path
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

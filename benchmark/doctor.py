@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark.environment import git_state, hardware, project_root, usable_cores, versions
+from benchmark.environment import git_state, hardware, usable_cores, versions
+from benchmark.import_path import project_root
 
 CPU_FEATURES = ("amx_bf16", "amx_tile", "avx512_bf16", "avx512f", "avx2", "asimd", "bf16")
 """Flags of ``/proc/cpuinfo`` that decide how fast a CPU trains."""

@@ -10,15 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.import_path import project_root
+
 if TYPE_CHECKING:
     from benchmark.specs import ComputeSpec
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "scipy", "safetensors")
-
-
-def project_root() -> Path:
-    """Return the folder that holds the suite's packages."""
-    return Path(__file__).resolve().parent.parent
 
 
 def computed_with(compute: ComputeSpec) -> dict[str, Any]:
@@ -56,7 +53,7 @@ def git_state() -> dict[str, Any]:
     """Return the commit of the suite and whether its files changed since; nulls outside git."""
     commit = _git("rev-parse", "HEAD")
     # Installed into an environment inside another project's checkout, that commit is not ours.
-    ours = _git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+    ours = _git("ls-files", "--error-unmatch", "benchmark/environment.py")
     if commit is None or ours is None:
         return {"commit": None, "dirty": None}
     # Records kept in the checkout are what runs write, not what they are made by.
@@ -65,9 +62,12 @@ def git_state() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
+    # In a hook git names the repository that the hook is of, whatever folder is asked for.
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
     try:
         done = subprocess.run(
             ["git", "-C", str(project_root()), *arguments],
+            env={name: value for name, value in os.environ.items() if name not in elsewhere},
             capture_output=True,
             text=True,
             timeout=10,

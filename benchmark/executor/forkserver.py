@@ -19,7 +19,8 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 
-from benchmark.executor.worker import THREAD_VARIABLES, project_root
+from benchmark.executor.worker import THREAD_VARIABLES
+from benchmark.import_path import project_root
 
 PRELOAD = (
     "numpy",
@@ -78,7 +79,7 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 
 def _server_environment() -> dict[str, str]:
-    path = [project_root(), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(project_root()), *filter(None, [os.environ.get("PYTHONPATH")])]
     # One thread: a pool of threads that starts on import would not survive the fork.
     threads = dict.fromkeys(THREAD_VARIABLES, "1")
     return {"PYTHONPATH": os.pathsep.join(path), **threads}

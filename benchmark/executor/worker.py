@@ -15,11 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DivergedError, UserError
 from benchmark.executor.processes import own_peak_memory
+from benchmark.import_path import prepare_path
 from benchmark.store.status import Status
 
 END = "end"
@@ -154,6 +154,8 @@ def main(
 def _compute(target: str, payload: str, events: EventSender) -> dict[str, Any]:
     """Call the target and return how that ended."""
     try:
+        if (problem := prepare_path()) is not None:
+            raise UserError(problem)
         result = load_target(target)(json.loads(payload), events)
         result = json.loads(json.dumps(result))
     except UserError as error:
@@ -196,21 +198,14 @@ def load_target(target: str) -> Callable[[dict[str, Any], EventSender], Any]:
     return function  # type: ignore[no-any-return]
 
 
-def project_root() -> str:
-    """Return the folder that holds the suite's packages."""
-    return str(Path(__file__).resolve().parents[2])
-
-
 def _set_up(threads: int) -> None:
-    """Give this process its own group, path, threads and standard streams."""
+    """Give this process its own group, import path, threads and standard streams."""
     with suppress(OSError):
         # Out of the terminal's group: Ctrl-C is the caller's to handle, and killing the
         # group ends whatever the job has started.
         os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if project_root() in sys.path:
-        sys.path.remove(project_root())
-    sys.path.insert(0, project_root())
+    prepare_path()
     # Standard output is for the command's results; what a plugin prints is talk.
     with suppress(OSError):
         os.dup2(2, 1)

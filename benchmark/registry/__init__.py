@@ -1,6 +1,6 @@
 """Plugins: where they are, what they say of themselves, and how to load one."""
 
-from benchmark.registry.discovery import Registry, discover, load
+from benchmark.registry.discovery import Registry, asking, discover, load
 from benchmark.registry.info import BrokenPlugin, MethodInfo, ParameterInfo, PluginError
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "ParameterInfo",
     "PluginError",
     "Registry",
+    "asking",
     "discover",
     "load",
 ]

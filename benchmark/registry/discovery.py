@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import platformdirs
 
 from benchmark.contract import Method, Reference
-from benchmark.errors import unknown
+from benchmark.errors import UserError, unknown
 from benchmark.registry.info import BrokenPlugin, MethodInfo, PluginError, describe_class
 from benchmark.registry.sources import (
     digest_files,
@@ -29,8 +29,8 @@ from benchmark.registry.sources import (
 )
 
 ENTRY_POINTS = "oneshot_fl.methods"
-METADATA_VERSION = 2
-"""Raised whenever :class:`MethodInfo` changes: older cached metadata is then read anew."""
+METADATA_VERSION = 3
+"""Raised whenever :class:`MethodInfo` or what is refused changes: cached metadata is read anew."""
 
 _SUITE = ("benchmark", "datasets", "reports", "tests")
 
@@ -126,15 +126,20 @@ def load(info: MethodInfo) -> type[Method[Any]]:
         If its source, or that of a part, changed since its metadata was read, or it can't be
         imported any more.
     """
-    path = Path(info.path)
+    path = _imported_from(info)
     try:
         same = plugin_digest(path) == info.plugin
         same = same and part_versions(path, _roots(info.module, path)) == info.parts
     except (OSError, SyntaxError, UnicodeDecodeError):
         same = False
+    if not same and path != Path(info.path):
+        raise PluginError(
+            f"method '{info.name}': {path} or a part of it is not the code that the run was "
+            f"planned with, in {info.path}; install the same version of both on every node"
+        )
     if not same:
         raise PluginError(
-            f"method '{info.name}': {info.path} or a part of it changed while it was being used; "
+            f"method '{info.name}': {path} or a part of it changed while it was being used; "
             "give the same command again"
         )
     try:
@@ -143,6 +148,29 @@ def load(info: MethodInfo) -> type[Method[Any]]:
         reason = _reason(error)
         raise PluginError(f"method '{info.name}' can't be used: {reason}") from error
     return _find_class(module, info.attribute, info.path)
+
+
+def _imported_from(info: MethodInfo) -> Path:
+    """Return the file that importing a plugin runs: on another node it may lie elsewhere."""
+    try:
+        found = importlib.util.find_spec(info.module)
+    except (Exception, SystemExit):  # noqa: BLE001 - its package may raise anything; said on import
+        found = None
+    return Path(info.path if found is None or found.origin is None else found.origin)
+
+
+@contextmanager
+def asking(info: MethodInfo) -> Iterator[None]:
+    """Turn whatever a plugin's code raises inside into a :class:`PluginError` that names it.
+
+    A mistake of the user (a :class:`UserError`) stays what it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a plugin may raise anything
+        raise PluginError(f"method '{info.name}' can't be used: {_reason(error)}") from error
 
 
 def _candidates() -> Iterator[Candidate | BrokenPlugin]:

@@ -105,6 +105,12 @@ def describe_class(cls: type[Method[Any]], where: str) -> dict[str, Any]:
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise PluginError(f"method '{name}' ({where}) does not define {missing}")
+    for key, field in cls.Config.model_fields.items():
+        if field.is_required():
+            raise PluginError(
+                f"method '{name}' ({where}): parameter '{key}' has no default; a method runs as it "
+                "is, too"
+            )
     source = cls.source
     return {
         "name": name,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from benchmark.environment import project_root
 from benchmark.errors import UserError
+from benchmark.import_path import project_root
 
 _TEMPLATES = Path(__file__).resolve().parent
 _KINDS = ("method", "distil")

@@ -30,6 +30,7 @@ def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
     done = subprocess.run(
         ["git", "-C", str(folder), *identity, *arguments],
+        env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
         capture_output=True,
         text=True,
         check=True,
@@ -43,7 +44,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = tmp_path / "suite" / "benchmark" / "environment.py"
     module.parent.mkdir(parents=True)
     module.write_text("")
-    monkeypatch.setattr(environment, "__file__", str(module))
+    monkeypatch.setattr(environment, "project_root", lambda: tmp_path / "suite")
     git(tmp_path, "init", "--quiet")
     return tmp_path
 
@@ -70,6 +71,19 @@ def test_commit_and_changes(checkout: Path) -> None:
     assert environment.git_state() == {"commit": commit, "dirty": True}
 
 
+def test_in_a_hook_of_another_repository_the_commit_is_ours(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message", "one")
+    theirs = tmp_path_factory.mktemp("theirs")
+    git(theirs, "init", "--quiet")
+    monkeypatch.setenv("GIT_DIR", str(theirs / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(theirs / ".git" / "index"))
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert environment.git_state() == {"commit": commit, "dirty": False}
+
+
 def test_what_runs_write_into_the_checkout_is_no_change_of_the_code(checkout: Path) -> None:
     manifest = checkout / "suite" / "results" / "reference" / "main" / "experiment.json"
     manifest.parent.mkdir(parents=True)
@@ -88,7 +102,7 @@ def test_the_commit_of_a_project_around_it_is_not_taken(checkout: Path) -> None:
 
 
 def test_outside_git_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "benchmark" / "environment.py"))
+    monkeypatch.setattr(environment, "project_root", lambda: tmp_path)
     assert environment.git_state() == {"commit": None, "dirty": None}
 
 
@@ -122,7 +136,8 @@ def test_peak_memory_is_in_bytes_and_grows() -> None:
 def test_it_imports_no_torch_by_itself() -> None:
     code = (
         "import json, sys; from benchmark import environment as e;"
-        "e.versions(), e.git_state(), e.hardware();"
+        "from benchmark.specs import ComputeSpec;"
+        "e.versions(), e.git_state(), e.hardware(), e.computed_with(ComputeSpec());"
         "print(json.dumps('torch' in sys.modules))"
     )
     done = subprocess.run(

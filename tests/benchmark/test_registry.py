@@ -32,6 +32,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     monkeypatch.setenv("ONESHOT_FL_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(folder)
+    # A module written twice within a second may otherwise be taken from its first bytecode.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = set(sys.modules)
     yield folder
     for name in set(sys.modules) - before:
@@ -145,6 +147,20 @@ def test_an_edited_plugin_has_another_digest(lab: Path) -> None:
     assert new.parameters[0].default == 2.0
     path.write_bytes(text.replace("\n", "\r\n").encode())
     assert plugin_digest(path) == old.plugin, "line endings don't count"
+
+
+def test_a_plugin_is_loaded_from_where_it_lies_on_this_node(lab: Path, tmp_path: Path) -> None:
+    path = plugin_lab.install(lab)
+    here = discover().info("probe")
+    planned = here.model_copy(update={"path": str(tmp_path / "elsewhere" / path.name)})
+    assert load(planned).name == "probe"
+    path.write_text(path.read_text() + "\n# another version\n")
+    with pytest.raises(
+        PluginError, match=r"'probe': .*same version of both on every node"
+    ) as error:
+        load(planned)
+    assert str(path) in str(error.value)
+    assert planned.path in str(error.value)
 
 
 def test_a_folder_is_digested_whole(tmp_path: Path) -> None:

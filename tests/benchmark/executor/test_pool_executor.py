@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 from benchmark.errors import UserError
 from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor, forkserver
 from benchmark.executor.processes import describe_exit
-from benchmark.executor.worker import _LogSender, load_target
+from benchmark.executor.worker import EventSender, _compute, _LogSender, load_target
 from benchmark.store import Status
 
 RUN = "0" * 16
@@ -150,6 +151,19 @@ def test_a_job_has_its_threads_and_path_and_never_our_main_module(threads: int) 
     assert result["server_threads"] == 1
     assert result["path"] == str(Path(__file__).resolve().parents[3])
     assert result["main"] is None or "pytest" not in result["main"]
+
+
+def test_a_foreign_datasets_package_on_a_node_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = types.ModuleType("datasets")
+    foreign.__path__ = [str(tmp_path)]
+    monkeypatch.setitem(sys.modules, "datasets", foreign)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with multiprocessing.Pipe()[1] as connection:
+        ending = _compute("executor_targets:double", '{"number": 4}', EventSender(connection, 0.1))
+    assert (ending["status"], ending["user_error"]) == (Status.FAILED, True)
+    assert f"'datasets' was loaded from {tmp_path}" in ending["reason"]
 
 
 def test_the_environment_of_the_caller_stays_as_it_was() -> None:
