@@ -21,7 +21,7 @@ from benchmark.entries import (
 )
 from benchmark.errors import UserError
 from benchmark.profiles import DEFAULT_PROFILE, profile
-from benchmark.registry import BrokenPlugin, MethodInfo, PluginError, Registry, load
+from benchmark.registry import BrokenPlugin, MethodInfo, PluginError, Registry, asking, load
 from benchmark.specs import (
     BudgetSpec,
     CodeSpec,
@@ -336,37 +336,53 @@ def plan(
         If a method or parameter is unknown or a value is wrong.
     """
     every = "all" in experiment.methods
-    broken = list(registry.broken.values()) if every else []
-    methods: list[tuple[str, MethodInfo, Method[Any]]] = []
+    broken = dict(registry.broken) if every else {}
+    rows: list[tuple[str, MethodInfo, Method[Any]]] = []
+    planned: list[list[PlannedRun]] = []
     for label, info, values in entries(experiment, registry):
         try:
             cls = load(info)
+            with asking(info):
+                method = configure(label, info, cls, values)
+                runs = _runs_of(label, info, method, experiment, compute)
         except PluginError as error:
             if not every:
                 raise
             # Sound when it was listed, but not any more: the others go on without it.
-            broken.append(BrokenPlugin(name=info.name, path=info.path, reason=str(error)))
+            reason = str(error)
+            broken[info.name] = BrokenPlugin(name=info.name, path=info.path, reason=reason)
             continue
-        methods.append((label, info, configure(label, info, cls, values)))
-    refuse_equals(methods)
+        rows.append((label, info, method))
+        planned.append(runs)
+    refuse_equals(rows)
     if experiment.judged_on == "holdout":
-        check_trials([info for _, info, _ in methods])
+        check_trials([info for _, info, _ in rows])
+    return [run for scenario in zip(*planned, strict=True) for run in scenario], [*broken.values()]
+
+
+def _runs_of(
+    label: str,
+    info: MethodInfo,
+    method: Method[Any],
+    experiment: ExperimentSpec,
+    compute: ComputeSpec,
+) -> list[PlannedRun]:
+    """Return a row's runs, one for each scenario; what it can't do is left to be skipped."""
     budget, measure = experiment.budget_spec(), experiment.measure_spec()
     runs = []
     for scenario in experiment.scenarios():
-        for label, info, method in methods:
-            spec = RunSpec(
-                scenario=scenario,
-                method=MethodSpec(name=info.name, config=method.config.model_dump(mode="json")),
-                budget=budget,
-                measure=measure,
-                compute=compute,
-                code=CodeSpec(plugin=info.plugin, parts=info.parts),
-            )
-            skip = method.unsupported(scenario)
-            work = 0 if skip else method.workload(scenario, _samples(scenario), budget)
-            runs.append(PlannedRun(label, spec, info, skip, work, method.rounds))
-    return runs, broken
+        spec = RunSpec(
+            scenario=scenario,
+            method=MethodSpec(name=info.name, config=method.config.model_dump(mode="json")),
+            budget=budget,
+            measure=measure,
+            compute=compute,
+            code=CodeSpec(plugin=info.plugin, parts=info.parts),
+        )
+        skip = method.unsupported(scenario)
+        work = 0 if skip else method.workload(scenario, _samples(scenario), budget)
+        runs.append(PlannedRun(label, spec, info, skip, work, method.rounds))
+    return runs
 
 
 def _samples(scenario: ScenarioSpec) -> int:

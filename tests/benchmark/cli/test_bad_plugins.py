@@ -37,6 +37,11 @@ BAD_PLUGINS = {
         source_of("name, summary, Config = '{name}', 'x', dict", CLIENT, SERVER),
         "Config must be a subclass of MethodConfig",
     ),
+    "has a parameter without default": (
+        "from benchmark.contract import MethodConfig\nclass C(MethodConfig):\n    rate: float\n"
+        + source_of("name, summary, Config = '{name}', 'x', C", CLIENT, SERVER),
+        "parameter 'rate' has no default",
+    ),
 }
 
 
@@ -47,6 +52,30 @@ def test_bad_plugins(cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch, case:
     folder = plugin(name, source.replace("{name}", name), name)
     monkeypatch.syspath_prepend(folder)
     check(cli("--methods", name), [name, reason])
+
+
+ANSWERS = {
+    "unsupported": "def unsupported(self, scenario): return {}[scenario.model.family]",
+    "workload": "def workload(self, scenario, samples, budget): return samples // 0",
+    "rounds": "rounds = property(lambda self: self.config.not_there)",
+    "__init__": "def __init__(self, config): raise RuntimeError('no such GPU')",
+}
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_a_plugin_that_fails_while_runs_are_planned_stops_no_other(
+    cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    name = f"fails_in_{what.strip('_')}"
+    source = source_of(f"name, summary = '{name}', 'x'", CLIENT, SERVER, ANSWERS[what])
+    monkeypatch.syspath_prepend(plugin(name, source, name))
+    monkeypatch.setattr("benchmark.cli.dry_run._cost", lambda *_: "")
+    check(cli("--methods", name, "--dry-run"), [f"method '{name}' can't be used: "])
+    every = cli("--methods", "all", "--seeds", "0", "1", "--dry-run")
+    assert every.status == 0, every.err
+    assert f"not installed: {name}: method '{name}' can't be used: " in every.out
+    assert every.out.count("mosaic (digits") == 2
+    assert f"{name} (digits" not in every.out
 
 
 def test_plugin_that_takes_a_name(cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
