@@ -13,9 +13,10 @@ from torch import nn
 from benchmark.contract import Method
 from benchmark.environment import computed_with
 from benchmark.errors import DivergedError
-from benchmark.evaluation import SELECTION, Evaluation, batch_gap, evaluate
+from benchmark.evaluation import SELECTION, Evaluation
+from benchmark.evaluator import Evaluator
 from benchmark.events import Events, Sink
-from benchmark.federation.data import Samples, load_scenario_data
+from benchmark.federation.data import load_scenario_data
 from benchmark.federation.federation import Federation, FederationOracle
 from benchmark.generation import GenerationMeter
 from benchmark.generation.inception import INCEPTION, find_weights
@@ -26,58 +27,8 @@ from benchmark.specs import RunSpec
 from benchmark.store import FLOPS_ESTIMATE, Attempt, Cache, Record, Status
 from benchmark.training.precision import configure_device, configure_threads
 
-_MATES = 8
-"""Images that are judged together and alone, to see whether that is the same."""
 _BATCH_TOLERANCE = 0.01
 """Far above rounding on any device, far below what statistics of a batch do."""
-
-
-class Evaluator:
-    """Holds the images that models are judged on; nothing that a method is given refers to it.
-
-    Parameters
-    ----------
-    federation : Federation
-        Whose data it is.
-    device : torch.device
-        Where the images go.
-    judged_on : {"test", "holdout"}
-        The test set; or, while something is tuned, the held-out part of the training data. The
-        test set stays closed then.
-    """
-
-    def __init__(
-        self, federation: Federation, device: torch.device, judged_on: str = "test"
-    ) -> None:
-        data = federation.data
-        self._samples: Samples = (
-            data.test(device) if judged_on == "test" else data.validation(device)
-        )
-        self._task = federation.task
-        self._device = device
-        self.seconds = 0.0
-
-    def __call__(self, model: nn.Module) -> Evaluation:
-        """Evaluate a model on these images, in fp32."""
-        began = time.perf_counter()
-        result = evaluate(
-            model,
-            self._samples.images,
-            self._samples.labels,
-            normalization=self._task.normalization,
-            num_classes=self._task.num_classes,
-            device=self._device,
-        )
-        self.seconds += time.perf_counter() - began
-        return result
-
-    def batch_gap(self, model: nn.Module) -> float:
-        """Return by how much a logit moves with its batch, of a few of these images."""
-        began = time.perf_counter()
-        images = self._samples.images[:_MATES]
-        gap = batch_gap(model, images, normalization=self._task.normalization, device=self._device)
-        self.seconds += time.perf_counter() - began
-        return gap
 
 
 def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
@@ -260,6 +211,10 @@ def _metrics(
         "judged_on": spec.measure.judged_on,
         **numbers,
         "teacher": teacher,
+        "inference_flops": {
+            "model": evaluator.inference_flops(output.model),
+            "teacher": evaluator.inference_flops(output.teacher),
+        },
         "details": dict(output.details),
         "split": {
             **data.partition.summary(),
@@ -346,11 +301,11 @@ def _communication(federation: Federation, result: ProtocolResult) -> dict[str, 
     clients = len(federation.infos)
     warmup = federation.warmup_traffic.summary(clients)
     own = result.traffic.summary(clients)
-    rounds = federation.scenario.warmup.rounds
+    del warmup["elements"]  # those of its model, round for round
     return {
         **own,
         "rounds": result.server.rounds,
-        "warmup": {"rounds": rounds, "up": warmup["up"], "down": warmup["down"]},
+        "warmup": {"rounds": federation.scenario.warmup.rounds, **warmup},
         "total_up": own["up"] + warmup["up"],
         "total_down": own["down"] + warmup["down"],
     }

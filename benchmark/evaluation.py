@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.errors import DivergedError, UserError
+from benchmark.flops import operations
 from benchmark.images import Normalization
 from benchmark.training.batches import check_images
 from benchmark.training.precision import moved
@@ -164,6 +165,34 @@ def batch_gap(
         for size in (len(images), 1)
     ]
     return float((told[0] - told[1]).abs().max() / told[0].abs().max().clamp(min=1.0))
+
+
+def inference_flops(
+    model: nn.Module,
+    image: Tensor,
+    *,
+    normalization: Normalization,
+    device: torch.device | str | None = None,
+) -> int:
+    """Return the floating-point operations of classifying one image alone, what it cost to ask.
+
+    Parameters
+    ----------
+    model : nn.Module
+        From images [B, C, H, W] in classifier range to logits: one network, or many behind it.
+    image : Tensor
+        uint8 [1, C, H, W], anywhere.
+    normalization : Normalization
+        To classifier range.
+    device : torch.device or str, optional
+        Where the model is; found out if not given.
+
+    Returns
+    -------
+    int
+        A multiply-add counts two; matrix products, convolutions and attention are counted.
+    """
+    return operations(lambda: predict(model, image, normalization=normalization, device=device))
 
 
 def _inputs(images: Tensor, normalization: Normalization) -> Tensor:

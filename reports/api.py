@@ -20,7 +20,7 @@ from reports.comparisons import (
     comparison_frame,
     rank_methods,
 )
-from reports.costs import cost_frame, cost_table, with_costs
+from reports.costs import budget_table, cost_frame, cost_table, with_costs
 from reports.formats import probability
 from reports.generation import generation_frame, generation_table
 from reports.generators import class_frame, class_table, client_frame, client_table
@@ -40,7 +40,7 @@ _NOT_IN_CSV = ("confusion", "split_counts", "split_widths", "class_names", "elem
 _NOT_IN_CSV_ENDINGS = (".by_client", ".by_class")
 _OPTIONAL = (
     *("ablations", "scaling", "widths", "parts", "traffic", "rounds", "generation", "generators"),
-    *("classes", "against_best", "tuning", "attribution"),
+    *("classes", "against_best", "tuning", "attribution", "budget"),
 )
 _ALWAYS = ("runs", "accuracy", "communication", "comparisons")
 """CSV files that are there even if they hold nothing but their headers."""
@@ -64,8 +64,8 @@ class Report:
         ``classes`` (a row a run and client, or class, of generated images).
     rendered : mapping of str to Table
         Tables as they are printed: ``accuracy``, ``communication`` and ``parts``; where the
-        experiment has them, ``tuning``, ``ablations``, ``attribution``, ``scaling``, ``widths``,
-        ``against_best``, ``generation``, ``generators`` and ``classes``.
+        experiment has them, ``budget``, ``tuning``, ``ablations``, ``attribution``, ``scaling``,
+        ``widths``, ``against_best``, ``generation``, ``generators`` and ``classes``.
     notes : tuple of str
         How the tables were made and what they rest on; what was found damaged.
     reasons : tuple of str
@@ -173,6 +173,7 @@ def _rendered(grid: Grid) -> dict[str, Table]:
         *along_tables(grid),
         best_table(grid),
         cost_table(grid),
+        budget_table(grid),
         parts_table(grid),
         generation_table(grid),
         client_table(grid),

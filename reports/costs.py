@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from reports.formats import cost_spread_of, operations, seconds, size
-from reports.grid import Grid, GridCell
+from reports.formats import cost_spread_of, count, operations, seconds, size
+from reports.grid import Grid, GridCell, RowKey
 from reports.scores import cell_facts, incomplete_cells, summary_columns
 from reports.table import Cell, Row, Table
 
-_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+Column = tuple[str, str, Callable[[float], str]]
+"""A measure's name, its header, and how its mean is written."""
+
+_COLUMNS: tuple[Column, ...] = (
     ("rounds", "rounds", lambda value: f"{value:g}"),
     ("fedavg_rounds", "= FedAvg rounds", lambda value: f"{value:.3g}"),
     ("up_per_client", "up / client", size),
@@ -21,36 +24,76 @@ _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("server_seconds", "server s", seconds),
     ("client_flops", "clients FLOPs", operations),
     ("server_flops", "server FLOPs", operations),
+    ("inference_flops", "FLOPs / image", operations),
+    ("teacher_inference_flops", "teacher's FLOPs / image", operations),
     ("peak_memory_bytes", "peak memory", size),
 )
-_MAIN = ("up_per_client", "down_per_client", "client_seconds", "server_seconds")
+_MAIN = (
+    *("inference_flops", "teacher_inference_flops"),
+    *("up_per_client", "down_per_client", "client_seconds", "server_seconds"),
+)
+_WHERE_THERE_IS_ONE = ("warmup_seconds", "inference_flops", "teacher_inference_flops")
+"""Columns that are left out of tables in which no run has any: no warm-up, old records."""
+
+_SPENT = (
+    ("server_generator_steps", "server's generator steps"),
+    ("generated_images", "generated images"),
+    ("distilled_images", "distilled images"),
+    ("student_steps", "student's steps"),
+)
 
 
 def cost_table(grid: Grid) -> Table:
     """Return costs by method, scenario after scenario; what no run has is no column."""
+    columns = _shown(grid) or list(_COLUMNS)
+    rows = _rows(grid, columns, list(grid.cells))
+    return Table("communication", "Communication and computing", _headers(columns), rows)
+
+
+def budget_table(grid: Grid) -> Table | None:
+    """Return what methods spent of the profile's budget, of those that count it."""
+    counting = [key for key, cell in grid.cells.items() if any(map(cell.summary, dict(_SPENT)))]
+    if not counting:
+        return None
+    columns = [(name, header, count) for name, header in _SPENT]
+    rows = _rows(grid, columns, counting)
+    return Table("budget", "Budget spent", _headers(columns), rows)
+
+
+def _rows(
+    grid: Grid, columns: Sequence[Column], wanted: Sequence[tuple[RowKey, tuple[str, ...]]]
+) -> tuple[Row, ...]:
     rows = []
-    shown = [
-        entry
-        for entry in _COLUMNS
-        if any(
-            found.mean or entry[0] != "warmup_seconds"  # one-shot grids have none to show
-            for cell in grid.cells.values()
-            if (found := cell.summary(entry[0]))
-        )
-    ]
-    shown = shown or list(_COLUMNS)
     for scenario in grid.scenarios:
         place = ", ".join(grid.axes.header(scenario))
         for row, cell in grid.column(scenario):
-            cells = tuple(_cell(cell, column, form) for column, _, form in shown)
+            if (row, scenario) not in wanted:
+                continue
+            cells = tuple(_cell(cell, column, form) for column, _, form in columns)
             if not cell.complete:
-                cells = incomplete_cells(cell, len(shown))
+                cells = incomplete_cells(cell, len(columns))
             label = row.label
             if place and row.reference:
                 label = f"{row.label} (reference)"
             rows.append(Row(place or row.group, label, cells, row.reference))
-    columns = tuple((header,) for _, header, _ in shown)
-    return Table("communication", "Communication and computing", columns, tuple(rows))
+    return tuple(rows)
+
+
+def _headers(columns: Sequence[Column]) -> tuple[tuple[str], ...]:
+    return tuple((header,) for _, header, _ in columns)
+
+
+def _shown(grid: Grid) -> list[Column]:
+    """Return the columns that some run has a number for."""
+    return [
+        entry
+        for entry in _COLUMNS
+        if any(
+            found.mean or entry[0] not in _WHERE_THERE_IS_ONE
+            for cell in grid.cells.values()
+            if (found := cell.summary(entry[0]))
+        )
+    ]
 
 
 def with_costs(table: Table, grid: Grid) -> Table:
@@ -58,7 +101,12 @@ def with_costs(table: Table, grid: Grid) -> Table:
     if len(grid.scenarios) != 1:
         return table
     scenario = grid.scenarios[0]
-    chosen = [entry for entry in _COLUMNS if entry[0] in _MAIN]
+    known = _shown(grid)
+    chosen = [
+        entry
+        for entry in _COLUMNS
+        if entry[0] in _MAIN and (entry in known or entry[0] not in _WHERE_THERE_IS_ONE)
+    ]
     costs = {
         (row.group, row.label): tuple(_cell(cell, column, form) for column, _, form in chosen)
         for row, cell in grid.column(scenario)
@@ -100,7 +148,8 @@ def cost_frame(grid: Grid) -> pd.DataFrame:
         *("server_seconds", "evaluation_seconds"),
         *("data_seconds", "engine_seconds", "cached_client_seconds", "total_seconds"),
         *("fedavg_rounds", "client_flops", "server_flops", "generation_seconds"),
-        "peak_memory_bytes",
+        *("inference_flops", "teacher_inference_flops", "peak_memory_bytes"),
+        *dict(_SPENT),
     )
     rows = []
     for scenario in grid.scenarios:

@@ -46,6 +46,11 @@ def seconds(value: float) -> str:
     return _three(value) if value < 1000 else f"{value:.0f}"
 
 
+def count(number: float) -> str:
+    """Return a count, such as ``2,560``; a mean of counts with one decimal where it has any."""
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
+
+
 def operations(count: float) -> str:
     """Return a number of floating-point operations, such as ``1.25 T``."""
     for unit, factor in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):

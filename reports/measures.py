@@ -21,15 +21,30 @@ MEASURES: Mapping[str, str] = {
     "total_seconds": "wall time of the run, seconds",
     "client_flops": "floating-point operations of all clients, estimated from a sample of steps",
     "server_flops": "the same of the server",
+    "inference_flops": "floating-point operations of classifying one image with the model",
+    "teacher_inference_flops": "the same with the teacher",
+    "server_generator_steps": "optimiser steps of generators that the server spent",
+    "generated_images": "synthetic images that were made for the student",
+    "distilled_images": "images that the student learned from, repetitions counted",
+    "student_steps": "optimiser steps of the student",
     "peak_memory_bytes": "highest resident memory of the run's process, bytes",
 }
 """Columns of numbers that tables are made of, and what they mean."""
+
+
+GRANTED: Mapping[str, str] = {
+    "server_generator_steps": "budget.generator_steps",
+    "generated_images": "budget.generated_images",
+    "distilled_images": "budget.distilled_images",
+}
+"""What a run spent, and the setting that says what its profile granted."""
 
 
 def measures(record: Record) -> dict[str, Any]:
     """Return a record's metrics, traffic, timing and provenance as columns."""
     return {
         **_scores(record.metrics),
+        **_spent(record.metrics),
         **_generation(record.metrics),
         **_traffic(record.communication),
         **_seconds(record.timing),
@@ -40,18 +55,33 @@ def measures(record: Record) -> dict[str, Any]:
 
 def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
     teacher = metrics.get("teacher") or {}
+    asked = metrics.get("inference_flops") or {}  # not in old records
     return {
         "selection": metrics.get("selection"),
         "accuracy": metrics.get("accuracy"),
         "loss": metrics.get("loss"),
         "teacher_accuracy": teacher.get("accuracy"),
         "teacher_loss": teacher.get("loss"),
+        "inference_flops": asked.get("model"),
+        "teacher_inference_flops": asked.get("teacher"),
         "details_label": (metrics.get("details") or {}).get("label"),
         "also_uses": ", ".join(_also_used(metrics.get("details") or {})),
         "not_for_tables": (metrics.get("details") or {}).get("not_for_tables"),
         "test_samples": metrics.get("test_samples"),
         "per_class_accuracy": _json(metrics.get("per_class_accuracy")),
         "confusion": _json(metrics.get("confusion")),
+    }
+
+
+def _spent(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run spent of its budget, by its own count; nothing if it has no part in it."""
+    counters = (metrics.get("details") or {}).get("counters") or {}
+    return {
+        "server_generator_steps": counters.get("generator_steps"),
+        **{
+            name: counters.get(name)
+            for name in ("generated_images", "distilled_images", "student_steps")
+        },
     }
 
 
@@ -136,10 +166,7 @@ def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
         columns |= {
             "up_per_client": (up + extra_up) / len(clients),
             "down_per_client": (down + extra_down) / len(clients),
-            "up_least": min(int(client.get("up", 0)) for client in clients),
-            "up_most": max(int(client.get("up", 0)) for client in clients),
-            "down_least": min(int(client.get("down", 0)) for client in clients),
-            "down_most": max(int(client.get("down", 0)) for client in clients),
+            **_extremes(clients, warmup),
         }
     model = parts(communication)["up"].get("model")
     rounds = int(communication.get("rounds") or 1)
@@ -148,6 +175,23 @@ def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
         # uploads as its model is that state (of the clients' own widths).
         whole = 2 * model / rounds
         columns["fedavg_rounds"] = (up + down + extra_up + extra_down) / whole
+    return columns
+
+
+def _extremes(
+    clients: Sequence[Mapping[str, Any]], warmup: Mapping[str, Any]
+) -> dict[str, int | None]:
+    """Return the bytes of the clients that send or get least and most, warm-up included."""
+    warm: Sequence[Mapping[str, Any]] = warmup.get("per_client") or ()
+    columns: dict[str, int | None] = {}
+    for direction in ("up", "down"):
+        booked = [int(client.get(direction, 0)) for client in clients]
+        if warm:
+            booked = [own + int(more[direction]) for own, more in zip(booked, warm, strict=True)]
+        # Old records know the warm-up's sum alone, and not who sent how much of it.
+        known = bool(warm) or not int(warmup.get(direction, 0))
+        columns[f"{direction}_least"] = min(booked) if known else None
+        columns[f"{direction}_most"] = max(booked) if known else None
     return columns
 
 

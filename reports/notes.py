@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.axes import SEED_FIELDS, UNSET, describe
+from reports.axes import SEED_FIELDS, UNSET, describe, title
 from reports.convergence import convergence_notes
-from reports.formats import probability
+from reports.formats import count, probability
 from reports.generation import generation_notes
 from reports.grid import Grid, Split, for_tables
 from reports.load import DONE, NOT_RUN, Results, shown_runs
+from reports.measures import GRANTED
 from reports.parts import unequal_forms
 from reports.scores import FLAG, verdicts
 from reports.statistics import LEAST_PAIRS, LEVEL, least_signed_rank_p
@@ -46,6 +48,7 @@ def notes(results: Results, grid: Grid) -> list[str]:
     found += _setting(grid)
     if done:
         found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
+        found += _spent(done)
         found += generation_notes(grid)
     found += _provenance(grid)
     found += convergence_notes(grid)
@@ -170,6 +173,24 @@ def _cost_rules(done: Sequence[Mapping[str, Any]]) -> list[str]:
         f"wire, mean over clients{shared}. Client seconds are summed over clients, cached "
         f"training at its first price{apart}.",
     ]
+
+
+def _spent(done: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the counts of the budget mean, and which rows spent more than was granted."""
+    if all(run.get("student_steps") is None for run in done):
+        return []
+    said = [
+        "Generator steps, generated and distilled images are what was granted; table 'Budget "
+        "spent' has each method's own count. Generators that clients train spend their steps "
+        "there, among the clients' operations."
+    ]
+    more = {
+        f"{run['label']} {count(run[column])} {title(field)} for {count(run[field])}": None
+        for column, field in GRANTED.items()
+        for run in done
+        if (run.get(column) or 0) > (run.get(field) or math.inf)
+    }
+    return said + [f"More than was granted: {'; '.join(more)}."] * bool(more)
 
 
 def _left_out(results: Results) -> list[str]:

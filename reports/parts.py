@@ -154,36 +154,45 @@ def parts_frame(grid: Grid) -> pd.DataFrame:
 def parts_by_client(grid: Grid, results: Results) -> pd.DataFrame:
     """Return one row for each cell, client, direction and part, over all rounds.
 
-    Records that don't tell the parts of clients apart have no rows.
+    Those of the warm-up that the run began with are called such as ``warm-up model``. Records
+    that don't tell the parts of clients apart have no rows.
     """
 
     def entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        for booked in _communication(results, run).get("per_client") or ():
-            yield from _booked({"client": booked["client"]}, booked.get("parts") or {})
+        for prefix, account in _accounts(results, run):
+            for booked in account.get("per_client") or ():
+                yield from _booked({"client": booked["client"]}, booked.get("parts") or {}, prefix)
 
     return _first_runs(grid, entries)
 
 
 def parts_by_round(grid: Grid, results: Results) -> pd.DataFrame:
-    """Return one row for each cell, round, direction and part, over all clients."""
+    """Return one row for each cell, round, direction and part, over all clients.
+
+    A warm-up's rounds are counted from 0, too; their parts are called such as ``warm-up model``.
+    """
 
     def entries(run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        for booked in _communication(results, run).get("per_round") or ():
-            yield from _booked({"round": booked["round"]}, booked)
+        for prefix, account in _accounts(results, run):
+            for booked in account.get("per_round") or ():
+                yield from _booked({"round": booked["round"]}, booked, prefix)
 
     return _first_runs(grid, entries)
 
 
-def _communication(results: Results, run: Mapping[str, Any]) -> Mapping[str, Any]:
-    return results.records[str(run["run_id"])].communication
+def _accounts(results: Results, run: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Return what its parts' names begin with, and the account: of the warm-up, of the method."""
+    own = results.records[str(run["run_id"])].communication
+    yield "warm-up ", own.get("warmup") or {}
+    yield "", own
 
 
 def _booked(
-    place: Mapping[str, int], booked: Mapping[str, Mapping[str, int]]
+    place: Mapping[str, int], booked: Mapping[str, Mapping[str, int]], prefix: str
 ) -> Iterator[dict[str, Any]]:
     for direction in DIRECTIONS:
         for part, count in sorted((booked.get(direction) or {}).items()):
-            yield {**place, "direction": direction, "part": part, "bytes": count}
+            yield {**place, "direction": direction, "part": prefix + part, "bytes": count}
 
 
 def _first_runs(

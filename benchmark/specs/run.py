@@ -9,7 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from benchmark.specs.base import Spec, digest_of
 from benchmark.specs.scenario import ScenarioSpec
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 """Raised whenever the engine's results change: protocol, evaluation, accounting."""
 
 RECIPE_VERSION = "2"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.contract import Method
-from benchmark.engine import Evaluator
 from benchmark.evaluation import Evaluation
+from benchmark.evaluator import Evaluator
 from benchmark.events import Events
 from benchmark.experiment import ExperimentSpec, PlannedRun, plan, resolve
 from benchmark.federation.data import ScenarioData, load_scenario_data

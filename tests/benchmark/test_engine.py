@@ -85,6 +85,7 @@ def test_metrics(documents: dict[str, dict[str, Any]]) -> None:
         assert metrics["per_class_accuracy"][3] == int(confusion[3, 3]) / int(confusion[3].sum())
         assert metrics["selection"] == "last"
         assert metrics["teacher"] is None
+        assert metrics["inference_flops"]["teacher"] is None
         assert metrics["loss"] > 0
         split = metrics["split"]
         assert split["widths"] == ["1/4", "1/4"]
@@ -94,6 +95,10 @@ def test_metrics(documents: dict[str, dict[str, Any]]) -> None:
         assert [sum(row) for row in split["counts"]] == split["sizes"]
         assert len(split["id"]) == 16
         assert len(metrics["class_names"]) == 10
+    asked = {document["metrics"]["inference_flops"]["model"] for document in documents.values()}
+    # Three convolutions, at 32, 16 and 8 pixels, and the ten classes' layer.
+    products = 9 * 8 * 32**2 + 9 * 8 * 16 * 16**2 + 9 * 16 * 32 * 8**2 + 32 * 10
+    assert asked == {2 * products}
     assert documents["best_client"]["metrics"]["details"]["client"] in (0, 1)
     splits = [document["metrics"]["split"] for document in documents.values()]
     assert splits[0] == splits[1]
@@ -130,7 +135,12 @@ def test_communication_equals_the_closed_form(documents: dict[str, dict[str, Any
             assert sum(entry["parts"][way].values()) == entry[way]
         assert entry["parts"]["up"]["model"] == 3 * model
     assert account["up"] == 3 * sum(uploads)
-    assert account["warmup"] == {"rounds": 1, "up": sum(uploads), "down": 2 * down}
+    warmup = account["warmup"]
+    assert (warmup["rounds"], warmup["up"], warmup["down"]) == (1, sum(uploads), 2 * down)
+    assert [entry["up"] for entry in warmup["per_client"]] == uploads
+    assert [entry["down"] for entry in warmup["per_client"]] == [down, down]
+    sent, returned = warmup["per_round"]
+    assert (sum(sent["up"].values()), sum(returned["down"].values())) == (sum(uploads), 2 * down)
     assert account["total_up"] == account["up"] + sum(uploads)
     assert account["total_down"] == account["down"] + 2 * down
     assert documents["best_client"]["communication"]["warmup"] == account["warmup"]

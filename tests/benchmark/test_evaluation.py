@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import DivergedError, UserError
-from benchmark.evaluation import SELECTION, Evaluation, evaluate, predict
+from benchmark.evaluation import SELECTION, Evaluation, evaluate, inference_flops, predict
 from benchmark.images import Normalization
 from benchmark.models.build import build
 
@@ -110,6 +110,23 @@ def test_logits_are_fp32_in_eval_mode_without_gradient_even_inside_autocast() ->
 def test_a_model_without_finite_logits_has_no_accuracy(scale: float) -> None:
     with pytest.raises(DivergedError, match="evaluation diverged at step 0: 2 images"):
         check([0, 1], [0, 1], scale=scale)
+
+
+def test_an_answer_costs_the_operations_of_one_image() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 16, 3))
+    one = 2 * (4 * 9 * 16 + 64 * 3)
+    image = images_of([1])
+    assert inference_flops(model, image, normalization=NORM) == one
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.members = nn.ModuleList([model, model])
+
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.stack([member(images) for member in self.members]).mean(0)
+
+    assert inference_flops(Two(), image, normalization=NORM) == 2 * one
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -11,9 +11,9 @@ import torch
 from federation_lab import bench
 from grids import planned, run_grid
 
-from benchmark.engine import Evaluator
 from benchmark.entries import count_entries, entries
 from benchmark.errors import UserError
+from benchmark.evaluator import Evaluator
 from benchmark.experiment import resolve
 from benchmark.federation.data import ScenarioData
 from benchmark.registry import discover

@@ -270,9 +270,29 @@ def _communication(up: int, warmup_up: int) -> dict[str, Any]:
             "up": {"model": {"float32": model // 4, "uint8": model % 4}} if up else {},
             "down": {},
         },
-        "warmup": {"rounds": 2 if warmup_up else 0, "up": warmup_up, "down": warmup_up},
+        "warmup": _warmup(warmup_up),
         "total_up": up + warmup_up,
         "total_down": warmup_up,
+    }
+
+
+def _warmup(count: int) -> dict[str, Any]:
+    """Two rounds, as many bytes down as up, three quarters of them client 0's."""
+    if not count:
+        return {"rounds": 0, "up": 0, "down": 0, "per_client": [], "per_round": []}
+    shares = (count - count // 4, count // 4)
+    model = {"model": count // 2}
+    return {
+        "rounds": 2,
+        **{"up": count, "down": count},
+        "per_client": [
+            {
+                **{"client": client, "up": share, "down": share},
+                "parts": {"up": {"model": share}, "down": {"model": share}},
+            }
+            for client, share in enumerate(shares)
+        ],
+        "per_round": [{"round": index, "up": model, "down": model} for index in range(2)],
     }
 
 
