@@ -38,12 +38,29 @@ def _on_a_cpu(
         "batch_size": batch_size,
     }
     gan = {"generator_width": width, "generator_discriminator_width": width}
+    named = {**gan, "meta_feedforward": 256, **mosaic}
     return {
         "dense": server,
         "dense_cb": server,
         "co_boosting": server,
-        "compose": {"batch_size": batch_size},
-        "mosaic": {**gan, "meta_feedforward": 256, **mosaic},
+        "compose": {"defaults": _of_parts(server, named)},
+        "mosaic": named,
+    }
+
+
+def _of_parts(server: dict[str, Any], mosaic: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the same settings under the names that the parts of ``compose`` have for them."""
+    synthesis = {key: server[key] for key in ("generator_width", "synthesis_batch")}
+    of: dict[str, dict[str, Any]] = {"generator_": {}, "meta_": {}}
+    for key, value in mosaic.items():
+        prefix = next(prefix for prefix in of if key.startswith(prefix))
+        of[prefix][key.removeprefix(prefix)] = value
+    batch = {"batch_size": server["batch_size"]}
+    adversarial = ("dense", "dense_cb", "co_boosting")
+    return {
+        "images": {**dict.fromkeys(adversarial, synthesis), "generators": of["generator_"]},
+        "teacher": {"boosted": batch, "experts_meta": {"meta_model": of["meta_"]}},
+        "student": dict.fromkeys(adversarial, batch),
     }
 
 

@@ -72,12 +72,10 @@ class ComposeConfig(MethodConfig):
     images_settings: Settings = parameter({}, "settings of the images, by name")
     teacher_settings: Settings = parameter({}, "settings of the teacher, by name")
     student_settings: Settings = parameter({}, "settings of the student, by name")
-    batch_size: int | None = parameter(
-        None,
-        "images of a distillation step, for students that are told one and where "
-        "student_settings says nothing; a profile sets it for all students alike",
-        unit="images",
-        ge=1,
+    defaults: dict[str, dict[str, Settings]] = parameter(
+        {},
+        "settings by kind and part, such as images.dense, where images_settings and the others "
+        "say nothing; a profile's, which narrow all parts as they narrow the named methods",
     )
     student_setting: Literal["scenario", "native"] = parameter(
         "scenario", "start and batch norm of the student: the scenario's, or the part's own"
@@ -90,19 +88,22 @@ class ComposeConfig(MethodConfig):
         if not isinstance(values, dict):
             return values
         completed = dict(values)
+        defaults = completed.get("defaults") or {}
+        if not isinstance(defaults, Mapping):
+            return values  # pydantic says what is wrong with it
         for kind, registry in _REGISTRIES.items():
             name = completed.get(kind, cls.model_fields[kind].default)
             given = completed.get(f"{kind}_settings", {})
             if not isinstance(name, str) or not isinstance(given, Mapping):
-                return values  # pydantic says what is wrong with it
-            if kind == "student":
-                given = _with_batch_size(name, given, completed.get("batch_size"))
+                return values
+            given = _merged((defaults.get(kind) or {}).get(name) or {}, given)
             try:
                 settings = resolve_settings(kind, registry, name, given)
             except UserError as error:
                 raise ValueError(str(error)) from None
             completed[f"{kind}_settings"] = settings.model_dump(mode="json")
-        return completed
+        # What they say stands in the settings by now: equal settings are one run.
+        return completed | {"defaults": {}}
 
     def composition(self) -> Composition:
         """Return the parts."""
@@ -127,12 +128,13 @@ class ComposeConfig(MethodConfig):
         )
 
 
-def _with_batch_size(student: str, given: Mapping[str, Any], size: Any) -> Mapping[str, Any]:
-    """Return a student's settings with a batch size, if it has one and was given none."""
-    part = STUDENTS.get(student)
-    if size is None or part is None or "batch_size" not in type(part.settings).model_fields:
-        return given
-    return {"batch_size": size, **given}
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with others laid over them, groups of settings key by key."""
+    merged = {**under, **over}
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(under.get(key), Mapping):
+            merged[key] = _merged(under[key], value)
+    return merged
 
 
 _REGISTRIES: dict[str, Mapping[str, Any]] = {
@@ -164,6 +166,10 @@ class Compose(Reference[ComposeConfig]):
         parts = self.config.composition().parts
         named = [name for name, preset in PRESETS.items() if preset == parts]
         return named[0] if named else self.name
+
+    def unsupported(self, scenario: ScenarioSpec) -> str | None:
+        """Refuse what one of the parts can't do."""
+        return self.config.composition().unsupported(scenario)
 
     def workload(self, scenario: ScenarioSpec, samples: int, budget: BudgetSpec) -> int:
         """Return the student's images, each seen by all clients; without the generator's."""

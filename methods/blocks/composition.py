@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.contract import Client, GlobalModel, Information, Oracle, Server, Upload
 from benchmark.errors import UserError, unknown
-from benchmark.specs import BudgetSpec, StudentSpec
+from benchmark.specs import BudgetSpec, ScenarioSpec, StudentSpec
 from benchmark.specs.base import explain
 from methods.blocks.ensemble import ClientEnsemble
 from methods.blocks.image_sources import GeneratorImages
@@ -155,6 +155,8 @@ class Part(Generic[Made]):
         Teachers only: whether it gets better from epoch to epoch, and so needs more than one.
     native : StudentSpec
         Students only: start and batch-norm rule of the published method.
+    unsupported : callable, optional
+        Why it can't run a scenario, or ``None`` if it can: ``unsupported(scenario, settings)``.
     """
 
     name: str
@@ -167,6 +169,7 @@ class Part(Generic[Made]):
     oracle: bool = False
     several_epochs: bool = False
     native: StudentSpec = field(default_factory=StudentSpec)
+    unsupported: Callable[[ScenarioSpec, Any], str | None] | None = None
 
 
 IMAGES: dict[str, Part[Any]] = {}
@@ -238,6 +241,14 @@ class Composition:
     def oracle(self) -> bool:
         """Whether a part sees data that no method may see."""
         return any(part.oracle for part, _ in self.chosen)
+
+    def unsupported(self, scenario: ScenarioSpec) -> str | None:
+        """Return why one of the parts can't run a scenario, or ``None`` if all can."""
+        for part, settings in self.chosen:
+            reason = part.unsupported(scenario, settings) if part.unsupported else None
+            if reason is not None:
+                return reason
+        return None
 
     def spendable(self, granted: BudgetSpec) -> Budget:
         """Return the budget to spend where a profile grants ``granted``."""

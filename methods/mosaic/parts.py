@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from benchmark.contract import Client, Information, Upload
-from benchmark.specs import StudentSpec
+from benchmark.specs import ScenarioSpec, StudentSpec
 from methods.blocks.composition import (
     IMAGES,
     PRESETS,
@@ -43,6 +43,11 @@ def one_epoch(budget: Budget, settings: ClientGenerators) -> tuple[EpochPlan, ..
 def make_teacher(materials: Materials, settings: ClassExperts) -> Teacher:
     """Make the teacher part."""
     return build_teacher(materials, settings).teacher
+
+
+def unsupported_teacher(scenario: ScenarioSpec, settings: ClassExperts) -> str | None:
+    """Return why the teacher can't be made in a scenario, or ``None`` if it can."""
+    return settings.unsupported(scenario)
 
 
 def upload_for_teacher(client: Client, settings: ClassExperts) -> Upload:
@@ -114,6 +119,7 @@ for _name, _meta, _more in (
             make_teacher,
             frozenset({Information.LABEL_COUNTS, Information.SAMPLE_COUNTS}) | _more,
             upload_for_teacher,
+            unsupported=unsupported_teacher,
         ),
     )
 register(

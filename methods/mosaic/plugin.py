@@ -115,14 +115,7 @@ class Mosaic(Method[MosaicConfig]):
 
     def unsupported(self, scenario: ScenarioSpec) -> str | None:
         """Refuse logit experts on prototypes of different lengths."""
-        teacher = self.settings.teacher
-        foreign = teacher.experts == "logit" and teacher.meta == "prototypes"
-        if foreign and not scenario.homogeneous:
-            return (
-                "the heads of unequal models can't read each other's prototypes; "
-                "use meta=synthetic, none or own_class with experts=logit"
-            )
-        return None
+        return self.settings.teacher.unsupported(scenario)
 
     def workload(self, scenario: ScenarioSpec, samples: int, budget: BudgetSpec) -> int:
         """Return the generators' images, and the student's with every expert's."""

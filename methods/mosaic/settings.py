@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from benchmark.contract import MethodConfig, parameter
 from benchmark.errors import UserError, unknown
+from benchmark.specs import ScenarioSpec
 
 PixelRange = Literal["unified", "raw"]
 
@@ -190,6 +191,16 @@ class TeacherSettings(MethodConfig):
     experts_in_memory: int = parameter(
         16, "Experts held as models at once; others are built when they are asked.", ge=0
     )
+
+    def unsupported(self, scenario: ScenarioSpec) -> str | None:
+        """Refuse logit experts on prototypes of different lengths."""
+        foreign = self.experts == "logit" and self.meta == "prototypes"
+        if foreign and not scenario.homogeneous:
+            return (
+                "the heads of unequal models can't read each other's prototypes; "
+                "use meta=synthetic, none or own_class with experts=logit"
+            )
+        return None
 
 
 class DistillationSettings(MethodConfig):

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from benchmark.errors import UserError
+from benchmark.experiment import plan, resolve
 from benchmark.models.build import build
-from benchmark.registry import Registry, discover
+from benchmark.registry import Registry, discover, load
+from benchmark.specs import ComputeSpec
 from benchmark.testing import Bench
 from methods.blocks.composition import (
     IMAGES,
@@ -51,6 +53,58 @@ def run(registry: Registry, folder: Path):
 def _parts(preset: str) -> dict[str, Any]:
     images, teacher, student = PRESETS[preset]
     return {"images": images, "teacher": teacher, "student": student, "images_settings": SMALL}
+
+
+def _planned(registry: Registry, **flags: Any) -> Any:
+    runs, _ = plan(resolve(flags, {}, "test"), registry, ComputeSpec())
+    method = load(runs[0].info)
+    return method.Config.model_validate(runs[0].spec.method.config), runs[0]
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "cpu", "paper"])
+@pytest.mark.parametrize("preset", ["dense", "dense_cb", "co_boosting"])
+def test_a_profile_narrows_parts_as_it_narrows_methods(
+    registry: Registry, profile: str, preset: str
+) -> None:
+    named, _ = _planned(registry, profile=profile, methods=[preset])
+    images, teacher, student = PRESETS[preset]
+    own = {"images": images, "teacher": teacher, "student": student}
+    composed, _ = _planned(registry, profile=profile, methods=["compose"], set={"compose": own})
+    assert composed.composition() == named.composition(preset)
+    assert composed.defaults == {}
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "cpu", "paper"])
+def test_a_profile_narrows_mosaics_parts_as_it_narrows_mosaic(
+    registry: Registry, profile: str
+) -> None:
+    named, _ = _planned(registry, profile=profile, methods=["mosaic"])
+    images, teacher, student = PRESETS["mosaic"]
+    own = {"images": images, "teacher": teacher, "student": student}
+    composed, _ = _planned(registry, profile=profile, methods=["compose"], set={"compose": own})
+    made, settings = composed.composition(), named.settings()
+    generator = settings.generator.model_dump()
+    assert {key: getattr(made.images_settings, key) for key in generator} == generator
+    assert made.teacher_settings.meta_model == settings.meta
+
+
+def test_what_is_said_of_a_part_counts_more_than_a_profile(registry: Registry) -> None:
+    own = {"teacher": "experts_meta", "teacher_settings": {"meta_model": {"steps": 7}}}
+    own |= {"images": "dense", "images_settings": {"generator_width": 5}}
+    composed, _ = _planned(registry, profile="cpu", methods=["compose"], set={"compose": own})
+    meta = composed.teacher_settings["meta_model"]
+    assert (meta["steps"], meta["feedforward"]) == (7, 256)
+    found = composed.images_settings
+    assert (found["generator_width"], found["synthesis_batch"]) == (5, 128)
+
+
+def test_parts_that_cant_do_a_scenario_are_skipped_with_their_reason(registry: Registry) -> None:
+    own = {"teacher": "experts_meta", "teacher_settings": {"experts": "logit"}}
+    flags: dict[str, Any] = {"methods": ["compose"], "set": {"compose": own}}
+    _, equal = _planned(registry, **flags)
+    assert equal.skip is None
+    _, unequal = _planned(registry, widths=["1,1/2"], **flags)
+    assert "can't read each other's prototypes" in str(unequal.skip)
 
 
 @pytest.mark.parametrize("preset", ["dense", "dense_cb", "co_boosting"])
@@ -119,22 +173,6 @@ def test_the_record_holds_all_settings() -> None:
     assert config.student_settings["temperature"] == 20.0
     same = ComposeConfig(images="dense", images_settings={"adversarial": 2, "onehot": 1.0})
     assert same.composition() == config.composition()
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"student": "dense"}, 64),
-        ({"student": "co_boosting"}, 64),
-        ({"student": "dense", "student_settings": {"batch_size": 32}}, 32),
-        ({"student": "mosaic"}, None),
-    ],
-)
-def test_a_profiles_batch_size_reaches_the_students_that_have_one(values, expected) -> None:
-    config = ComposeConfig(batch_size=64, **values)
-    assert config.student_settings.get("batch_size") == expected
-    again = ComposeConfig.model_validate(config.model_dump(mode="json"))
-    assert again.student_settings == config.student_settings
 
 
 @pytest.mark.parametrize(
