@@ -11,9 +11,11 @@ from benchmark.cli.parsing import bundled_experiments
 from benchmark.cli.verb_paper import names
 from benchmark.experiment import plan, resolve
 from benchmark.registry import Registry, discover
-from benchmark.specs import ComputeSpec
+from benchmark.specs import ComputeSpec, StudentSpec
 from benchmark.specs.base import read_yaml
 from benchmark.store import Cell, ExperimentStore, Record, Status
+from methods.blocks import standard_parts  # noqa: F401 - registers the parts
+from methods.blocks.composition import STUDENTS
 
 SEVEN = {"mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "food101"}
 REFERENCES = {"centralized", "ensemble", "class_share", "best_client", "fedavg"}
@@ -37,6 +39,18 @@ def test_every_bundled_file_expands_to_runs(name: str, registry: Registry) -> No
     assert any(run.skip is None for run in runs)
 
 
+@pytest.mark.parametrize("name", ["paper_accuracy", "paper_accuracy_cpu", "study_main"])
+def test_the_published_student_stands_in_a_second_row(name: str, registry: Registry) -> None:
+    path = bundled_experiments()[name]
+    runs, _ = plan(resolve({}, read_yaml(path), path.name), registry, ComputeSpec())
+    students = {run.label: run.spec.method.config.get("student") for run in runs}
+    assert students["mosaic (native student)"] == "native"
+    assert students["mosaic"] == "scenario"
+    # The others' published students are the scenario's default, as the main tables have it.
+    assert {run.spec.scenario.student for run in runs} == {StudentSpec()}
+    assert all(STUDENTS[name].native == StudentSpec() for name in ("dense", "co_boosting"))
+
+
 @pytest.mark.parametrize("name", names())
 def test_a_twin_differs_in_size_alone(name: str) -> None:
     files = bundled_experiments()
@@ -51,16 +65,25 @@ def test_a_twin_differs_in_size_alone(name: str) -> None:
     assert whole.models == ("resnet18",)
 
 
-@pytest.mark.parametrize("end", ["", "_cpu"])
-@pytest.mark.parametrize("name", names())
-def test_reference_rows_stand_in_every_table(name: str, end: str, registry: Registry) -> None:
-    path = bundled_experiments()[f"paper_{name}{end}"]
+TABLES = (
+    *(f"paper_{name}{end}" for name in names() for end in ("", "_cpu")),
+    *("mosaic_losses", "mosaic_published", "mosaic_teacher", "mosaic_warm_start", "mosaic_widths"),
+    *("study_main", "study_widths"),
+)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_reference_rows_stand_in_every_table(name: str, registry: Registry) -> None:
+    path = bundled_experiments()[name]
     runs, _ = plan(resolve({}, read_yaml(path), path.name), registry, ComputeSpec())
     found = [run for run in runs if run.label in REFERENCES]
     scenarios = {run.spec.scenario.digest() for run in runs}
     assert len(found) == len(REFERENCES) * len(scenarios)
     skipped = {(run.label, run.spec.scenario.homogeneous) for run in found if run.skip}
-    assert skipped <= {("fedavg", False)}, "best_client needs held-out data to choose on"
+    allowed = {("fedavg", False)}
+    if name == "mosaic_published":  # the published program holds nothing out to choose on
+        allowed |= {("best_client", True)}
+    assert skipped <= allowed
 
 
 def test_the_main_table_has_the_seven_datasets() -> None:
@@ -74,7 +97,7 @@ def test_it_lists_what_can_be_made(capsys: pytest.CaptureFixture[str], tmp_path:
     assert main(["paper", "--results", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "paper accuracy --cpu" in out
-    assert "none of 630" in out  # ten methods, seven datasets, three alphas, three seeds
+    assert "none of 693" in out  # eleven rows, seven datasets, three alphas, three seeds
 
 
 def test_records_of_other_grids_and_code_are_not_counted(
