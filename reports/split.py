@@ -144,19 +144,23 @@ def draw_splits(panels: Sequence[SplitPanel], width: float | None = None) -> Fig
 def save_splits(panels: Sequence[SplitPanel], path: Path) -> None:
     """Draw partitions into a file; its suffix says the format.
 
-    The file is the same bytes for the same partitions: it carries no date.
+    The file is the same bytes for the same partitions: it carries no date, and no user's fonts
+    or settings change it.
 
     Raises
     ------
     OSError
         If it can't be written.
     """
-    figure = draw_splits(panels)
+    from reports.figures.style import reproducible
+
     kind = path.suffix.lower().removeprefix(".")
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        figure.savefig(temporary, format=kind, dpi=160, metadata=dates.get(kind))
+        with reproducible():
+            figure = draw_splits(panels)
+            figure.savefig(temporary, format=kind, dpi=160, metadata=dates.get(kind))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,19 +21,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Test runners in parallel set the width of their own terminal; tables then cut their cells.
 os.environ["COLUMNS"] = "250"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_plugin_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the tests' plugin metadata out of the user's cache."""
-    folder = tmp_path_factory.mktemp("plugin-cache")
-    before = os.environ.get("ONESHOT_FL_CACHE")
-    os.environ["ONESHOT_FL_CACHE"] = str(folder)
-    yield
-    if before is None:
-        del os.environ["ONESHOT_FL_CACHE"]
-    else:
-        os.environ["ONESHOT_FL_CACHE"] = before
+# Set by whoever wants colours in a log; a command then takes a pipe for a terminal.
+for variable in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(variable, None)
+# Servers of the tests are on this machine, and whatever else is asked for is not to be had.
+for variable in ("no_proxy", "NO_PROXY"):
+    os.environ[variable] = "127.0.0.1,localhost"
+# The tests' plugin metadata stay out of the user's cache; some are read when tests are collected.
+_PLUGIN_CACHE = tempfile.TemporaryDirectory(prefix="plugin-cache-")
+os.environ["ONESHOT_FL_CACHE"] = _PLUGIN_CACHE.name
 
 
 @pytest.fixture(autouse=True)

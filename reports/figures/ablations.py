@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports.ablations import Ablation, ablations, change_text
-from reports.figures.style import COLUMN, accuracy_axes, error_bars, look, pages, panels, titled
+from reports.figures.style import (
+    COLUMN,
+    accuracy_axes,
+    error_bars,
+    legend_below,
+    look,
+    pages,
+    panels,
+    titled,
+)
 from reports.grid import Grid, RowKey
 from reports.scores import problems
 
@@ -148,8 +157,6 @@ class Sweeps:
 
     def draw(self) -> Figure:
         """Return the figure."""
-        from reports.figures.style import legend_below
-
         figure, axes = panels(len(self.panels), height=1.9)
         for axis, (setting, values, base, lines) in zip(axes, self.panels, strict=True):
             axis.axvline(base, color="0.6", linewidth=0.7, linestyle=(0, (2, 2)), label="base")

@@ -33,7 +33,10 @@ _TITLE_SIGNS = 44
 _SIGNS_AN_INCH = 16
 """Signs of a title's line, and of an inch of the heading."""
 MOST_SAMPLES, _MOST_IN_ALL = 10, 30
-"""Pictures of a method in the figure of samples, and of all: more are megabytes nobody reads."""
+"""Pictures of a method in the figure of samples, and of all, one of each method at least.
+
+More are megabytes that nobody reads.
+"""
 
 
 @dataclass(frozen=True)
@@ -224,11 +227,13 @@ def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
     Methods with the same pictures, such as those that share the clients' generators, share a row.
     """
     for scenario in grid.scenarios:
+        seeds = 0
         rows: dict[tuple[tuple[str, str], ...], tuple[list[str], list[Sample]]] = {}
         for row, cell in grid.column(scenario):
-            done = next((run for run in cell.runs if run["shown"] == DONE), None)
-            found = [] if done is None else _pictures(folder / str(done["run_id"]))
+            done = [run for run in cell.runs if run["shown"] == DONE]
+            found = _pictures(folder / str(done[0]["run_id"])) if done else []
             if found:
+                seeds = max(seeds, len(done))
                 shown = tuple((one.title, one.content) for one in found)
                 labels, _ = rows.setdefault(shown, ([], found))
                 labels.append(row.label)
@@ -236,7 +241,7 @@ def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
             most = _most([len(found) for _, found in rows.values()])
             left = sum(len(found[most:]) for _, found in rows.values())
             drawn = ((", ".join(labels), tuple(found[:most])) for labels, found in rows.values())
-            yield Samples(tuple(drawn), _which(grid, scenario, most, left))
+            yield Samples(tuple(drawn), _which(grid, scenario, seeds, most, left))
             return
 
 
@@ -250,13 +255,15 @@ def _most(counts: Sequence[int]) -> int:
     return next(fitting, 1)
 
 
-def _which(grid: Grid, scenario: tuple[str, ...], most: int, left: int) -> str:
-    """Return which scenario samples are of, and how many of its pictures are not drawn."""
+def _which(grid: Grid, scenario: tuple[str, ...], seeds: int, most: int, left: int) -> str:
+    """Return which scenario and seed samples are of, and how many of its pictures are left out."""
     words = [", ".join(grid.axes.header(scenario))]
     if len(grid.scenarios) > 1:
         words[0] += f" (one of {len(grid.scenarios)} scenarios)"
+    if seeds > 1:
+        words.append(f"the first of {seeds} seeds")
     if left:
-        words.append(f"at most {most} of a method: {left} more in its runs")
+        words.append(f"at most {most} of a method: {left} more in these runs")
     return "; ".join(filter(None, words))
 
 

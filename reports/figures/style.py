@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-STYLE_VERSION = "13"
+STYLE_VERSION = "14"
 """Raised when figures should be drawn anew though their data did not change."""
 
 COLUMN = 3.4
@@ -44,6 +44,9 @@ _LEGEND_LINE = 0.15
 _LEAST_RANGE = 10.0
 """Percentage points that an axis of accuracy covers at least: a tenth of one is no cliff."""
 
+_SALT = {"svg.hashsalt": "figures"}
+"""Without it an SVG names its parts anew each time."""
+
 _SETTINGS = {
     "font.size": 7.5,
     "axes.titlesize": 7.5,
@@ -62,7 +65,7 @@ _SETTINGS = {
     "lines.markersize": 4,
     "legend.frameon": False,
     "pdf.fonttype": 42,
-    "svg.hashsalt": "figures",
+    **_SALT,
     "savefig.dpi": 200,
 }
 
@@ -102,19 +105,28 @@ def look(place: int, reference: bool) -> Look:
 
 @contextmanager
 def paper() -> Iterator[None]:
-    """Return the context in which figures are made and saved.
+    """Return the context in which a report's figures are made and saved."""
+    with reproducible(_SETTINGS):
+        yield
 
-    Only the fonts that come with matplotlib are known in it: another version of the same face
-    that a machine has installed would make other files of equal data.
+
+@contextmanager
+def reproducible(settings: Mapping[str, Any] = _SALT) -> Iterator[None]:
+    """Return a context in which equal data make equal files.
+
+    Only the fonts that come with matplotlib are known in it, and no setting of a user's
+    matplotlibrc counts: either would make other files of equal data.
     """
-    from matplotlib import get_data_path, rc_context
+    from matplotlib import get_data_path, rc_context, rcdefaults, rcParams
     from matplotlib.font_manager import fontManager
 
     known, fontManager.ttflist = fontManager.ttflist, []
     try:
         for path in sorted(Path(get_data_path(), "fonts", "ttf").glob("*.ttf")):
             fontManager.addfont(path)
-        with rc_context(_SETTINGS):  # type: ignore[arg-type]
+        with rc_context():
+            rcdefaults()
+            rcParams.update(settings)  # type: ignore[arg-type] # its keys are literals
             yield
     finally:
         fontManager.ttflist = known
@@ -172,7 +184,7 @@ def name_columns(axis: Axes, names: Sequence[str], *, aslant: bool) -> None:
 
 
 def accuracy_axes(axes: Sequence[Axes], *, alike: bool = False) -> None:
-    """Name y axes of test accuracy, and let each cover ten points at least.
+    """Name y axes of test accuracy, and let each cover ten points at least, of 0 to 100.
 
     Parameters
     ----------
@@ -189,7 +201,9 @@ def accuracy_axes(axes: Sequence[Axes], *, alike: bool = False) -> None:
         axis.set_ylabel("test accuracy (%)")
         more = max(0.0, _LEAST_RANGE - (high - low)) / 2
         if more or alike:  # what is set does not follow what is drawn later
-            axis.set_ylim(low - more, high + more)
+            # Room that is only added does not reach where no accuracy can be.
+            shift = min(max(0.0, more - low), more) - min(max(0.0, high + more - 100), more)
+            axis.set_ylim(low - more + shift, high + more + shift)
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> None:

@@ -124,7 +124,7 @@ def finish(process: subprocess.Popen[str], timeout: float = PATIENCE) -> tuple[i
 def smoke_arguments(results: Path, methods: Sequence[str] = METHODS) -> list[str]:
     """Return the arguments of the smoke grid for :func:`command`."""
     return [
-        "--methods", *methods, "--profile", "smoke", "--precision", "fp32",
+        "--methods", *methods, "--profile", "smoke", "--precision", "fp32", "--device", "cpu",
         "--results", str(results),
     ]  # fmt: skip
 

@@ -208,6 +208,7 @@ def test_variants_have_records_of_their_own(tmp_path: Path) -> None:
 def test_two_commands_at_once_share_the_work(tmp_path: Path) -> None:
     arguments = [
         "--methods", "fedavg", "ensemble", "--profile", "smoke", "--precision", "fp32",
+        "--device", "cpu",
         "--train-samples", "100", "--epochs", "1", "--clients", "2", "--history-points", "0",
         "--results", str(tmp_path), "--no-report",
     ]  # fmt: skip

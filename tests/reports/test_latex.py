@@ -43,7 +43,7 @@ def test_a_row_that_begins_with_a_bracket_or_star_is_not_the_last_ones_end() -> 
 
 def test_a_wide_latex_table_is_cut_to_the_page(lab: Lab) -> None:
     _many(lab)
-    text = (lab.folder / "report" / "accuracy.tex").read_text()
+    text = (lab.folder / "report" / "accuracy.tex").read_text(encoding="utf-8")
     assert text.count(r"\begin{tabular}") > 1
     assert text.count(r"\begin{table*}") == text.count(r"\caption") == 1
     assert "höher" in text
@@ -100,13 +100,14 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _texts(report: Report) -> list[str]:
-    return [(report.folder / f"{name}.tex").read_text() for name in report.rendered]
+    return [(report.folder / f"{name}.tex").read_text(encoding="utf-8") for name in report.rendered]
 
 
 def _compiled(tables: Sequence[str], folder: Path, head: str) -> str:
     """Return what LaTeX says of a paper that holds some tables."""
     body = "\n".join(tables)
-    (folder / "all.tex").write_text(f"{head}\n\\begin{{document}}\n{body}\n\\end{{document}}\n")
+    whole = f"{head}\n\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    (folder / "all.tex").write_text(whole, encoding="utf-8")
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
         cwd=folder,

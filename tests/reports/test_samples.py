@@ -50,6 +50,15 @@ def test_thirty_pictures_of_all_methods_are_drawn_but_one_of_each(
     assert f"at most {most} of a method: {methods * (each - most)} more" in figure.heading
 
 
+def test_the_heading_says_that_one_seed_is_drawn(lab: Lab) -> None:
+    pictures = {f"grid-client-{number}-generated.png": _png() for number in range(12)}
+    for seed in range(3):
+        lab.add("distilling", seed, grids=pictures)
+    figure = plots_of(lab.plan())["samples"]
+    assert isinstance(figure, Samples)
+    assert "the first of 3 seeds; at most 10 of a method: 2 more in these runs" in figure.heading
+
+
 def test_methods_of_few_pictures_leave_their_room_to_the_others(lab: Lab) -> None:
     lab.add("many", 0, grids={f"grid-client-{number}-generated.png": _png() for number in range(9)})
     for method in range(5):

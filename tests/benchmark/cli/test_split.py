@@ -53,6 +53,9 @@ def test_files_are_written_whole(tmp_path: Path, suffix: str) -> None:
     target = tmp_path / f"split{suffix}"
     save_splits([panel(), panel(20, 3)], target)
     assert target.stat().st_size > 1000
+    first = target.read_bytes()
+    save_splits([panel(), panel(20, 3)], target)
+    assert target.read_bytes() == first
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 

@@ -93,6 +93,7 @@ def test_repeatable_bits_do_not_cost_a_second_writing_of_every_tensor(
 ) -> None:
     kept = torch.are_deterministic_algorithms_enabled()
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(False)  # an earlier test may have left them on
     try:
         configure_device("cpu")
         assert torch.are_deterministic_algorithms_enabled()
