@@ -102,6 +102,7 @@ def test_a_broken_plugin_that_a_profile_has_settings_for_stops_no_other(
     check(cli("--methods", "fedavg", "--set", "dense.batch_norm=3"), ["dense", "duplicates"])
 
 
+@pytest.mark.long
 def test_plugin_that_returns_a_wrong_type(
     cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def test_the_engine_waits_for_no_compiler_or_image_library(warm: Path) -> None:
     assert done.stdout == "set()\n", done.stderr
 
 
+@pytest.mark.long
 def test_listing_is_not_much_slower_than_python(warm: Path) -> None:
     def cost(*argv: str) -> float:
         """Return the processor seconds of a process: other work on the machine is not in them."""

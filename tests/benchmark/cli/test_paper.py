@@ -125,6 +125,7 @@ def test_the_help_shows_no_values_that_never_hold(capsys: pytest.CaptureFixture[
     assert "(default: digits)" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.long
 def test_a_dry_run_plans_the_twin(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     flags = ["--datasets", "digits", "--dry-run", "--results", str(tmp_path)]
     assert main(["paper", "meta", "--cpu", *flags]) == 0
