@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from benchmark.evaluation import Evaluation, batch_gap, evaluate, inference_flops
@@ -45,33 +47,32 @@ class Evaluator:
 
     def __call__(self, model: nn.Module) -> Evaluation:
         """Evaluate a model on these images, in fp32."""
-        began = time.perf_counter()
-        result = evaluate(
-            model,
-            self._samples.images,
-            self._samples.labels,
-            normalization=self._task.normalization,
-            num_classes=self._task.num_classes,
-            device=self._device,
-        )
-        self.seconds += time.perf_counter() - began
-        return result
+        with self._timed():
+            return evaluate(
+                model,
+                self._samples.images,
+                self._samples.labels,
+                normalization=self._task.normalization,
+                num_classes=self._task.num_classes,
+                device=self._device,
+            )
 
     def inference_flops(self, model: nn.Module | None) -> int | None:
         """Return the operations of one answer, ``None`` of no model."""
         if model is None:
             return None
-        began = time.perf_counter()
-        image = self._samples.images[:1]
-        norm = self._task.normalization
-        flops = inference_flops(model, image, normalization=norm, device=self._device)
-        self.seconds += time.perf_counter() - began
-        return flops
+        image, norm = self._samples.images[:1], self._task.normalization
+        with self._timed():
+            return inference_flops(model, image, normalization=norm, device=self._device)
 
     def batch_gap(self, model: nn.Module) -> float:
         """Return by how much a logit moves with its batch, of a few of these images."""
+        images, norm = self._samples.images[:_MATES], self._task.normalization
+        with self._timed():
+            return batch_gap(model, images, normalization=norm, device=self._device)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
         began = time.perf_counter()
-        images = self._samples.images[:_MATES]
-        gap = batch_gap(model, images, normalization=self._task.normalization, device=self._device)
+        yield
         self.seconds += time.perf_counter() - began
-        return gap

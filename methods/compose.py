@@ -24,7 +24,7 @@ from benchmark.contract import (
     Upload,
     parameter,
 )
-from benchmark.errors import UserError
+from benchmark.errors import UserError, unknown
 from benchmark.specs import BudgetSpec, ScenarioSpec
 from methods.blocks import standard_parts  # noqa: F401 - registers the parts
 from methods.blocks.composition import (
@@ -41,15 +41,17 @@ from methods.blocks.composition import (
 log = logging.getLogger(__name__)
 
 
-def _load_optional_parts() -> None:
+def _load_optional_parts() -> bool:
     """Register the parts that come with Mosaic; without them the others can still be used."""
     try:
         from methods.mosaic import parts  # noqa: F401 - registers its parts
     except ImportError as error:
         log.debug("Mosaic's parts can't be used: %s", error)
+        return False
+    return True
 
 
-_load_optional_parts()
+_COMPLETE = _load_optional_parts()
 
 Settings = dict[str, JsonValue]
 
@@ -89,14 +91,15 @@ class ComposeConfig(MethodConfig):
             return values
         completed = dict(values)
         defaults = completed.get("defaults") or {}
-        if not isinstance(defaults, Mapping):
+        if not _is_nested(defaults, 2):
             return values  # pydantic says what is wrong with it
+        _refuse_strangers(defaults)
         for kind, registry in _REGISTRIES.items():
             name = completed.get(kind, cls.model_fields[kind].default)
             given = completed.get(f"{kind}_settings", {})
             if not isinstance(name, str) or not isinstance(given, Mapping):
                 return values
-            given = _merged((defaults.get(kind) or {}).get(name) or {}, given)
+            given = _merged(defaults.get(kind, {}).get(name, {}), given)
             try:
                 settings = resolve_settings(kind, registry, name, given)
             except UserError as error:
@@ -126,6 +129,26 @@ class ComposeConfig(MethodConfig):
             made["student"],
             self.student_setting,
         )
+
+
+def _is_nested(values: Any, depth: int) -> bool:
+    """Return whether there are mappings in mappings, so many times."""
+    if not isinstance(values, Mapping):
+        return False
+    return depth == 0 or all(_is_nested(value, depth - 1) for value in values.values())
+
+
+def _refuse_strangers(defaults: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse defaults of parts that don't exist: they would have no effect, in silence.
+
+    Where Mosaic can't be imported, a profile has settings for its parts all the same.
+    """
+    for kind, parts in defaults.items():
+        if kind not in _REGISTRIES:
+            raise ValueError(str(unknown("kind of parts", kind, _REGISTRIES)))
+        for name in parts:
+            if name not in _REGISTRIES[kind] and _COMPLETE:
+                raise ValueError(str(unknown(kind, name, _REGISTRIES[kind])))
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pandas as pd
 
@@ -45,14 +45,14 @@ _SPENT = (
 
 def cost_table(grid: Grid) -> Table:
     """Return costs by method, scenario after scenario; what no run has is no column."""
-    columns = _shown(grid) or list(_COLUMNS)
-    rows = _rows(grid, columns, list(grid.cells))
+    columns = _shown(grid)
+    rows = _rows(grid, columns, grid.cells)
     return Table("communication", "Communication and computing", _headers(columns), rows)
 
 
 def budget_table(grid: Grid) -> Table | None:
     """Return what methods spent of the profile's budget, of those that count it."""
-    counting = [key for key, cell in grid.cells.items() if any(map(cell.summary, dict(_SPENT)))]
+    counting = {key for key, cell in grid.cells.items() if any(map(cell.summary, dict(_SPENT)))}
     if not counting:
         return None
     columns = [(name, header, count) for name, header in _SPENT]
@@ -61,7 +61,7 @@ def budget_table(grid: Grid) -> Table | None:
 
 
 def _rows(
-    grid: Grid, columns: Sequence[Column], wanted: Sequence[tuple[RowKey, tuple[str, ...]]]
+    grid: Grid, columns: Sequence[Column], wanted: Collection[tuple[RowKey, tuple[str, ...]]]
 ) -> tuple[Row, ...]:
     rows = []
     for scenario in grid.scenarios:
@@ -84,16 +84,17 @@ def _headers(columns: Sequence[Column]) -> tuple[tuple[str], ...]:
 
 
 def _shown(grid: Grid) -> list[Column]:
-    """Return the columns that some run has a number for."""
-    return [
+    """Return the columns that some run has a number for; where none is done, the usual ones."""
+    found = [
         entry
         for entry in _COLUMNS
         if any(
-            found.mean or entry[0] not in _WHERE_THERE_IS_ONE
+            summary.mean or entry[0] not in _WHERE_THERE_IS_ONE
             for cell in grid.cells.values()
-            if (found := cell.summary(entry[0]))
+            if (summary := cell.summary(entry[0]))
         )
     ]
+    return found or [entry for entry in _COLUMNS if entry[0] not in _WHERE_THERE_IS_ONE]
 
 
 def with_costs(table: Table, grid: Grid) -> Table:
@@ -101,12 +102,7 @@ def with_costs(table: Table, grid: Grid) -> Table:
     if len(grid.scenarios) != 1:
         return table
     scenario = grid.scenarios[0]
-    known = _shown(grid)
-    chosen = [
-        entry
-        for entry in _COLUMNS
-        if entry[0] in _MAIN and (entry in known or entry[0] not in _WHERE_THERE_IS_ONE)
-    ]
+    chosen = [entry for entry in _shown(grid) if entry[0] in _MAIN]
     costs = {
         (row.group, row.label): tuple(_cell(cell, column, form) for column, _, form in chosen)
         for row, cell in grid.column(scenario)

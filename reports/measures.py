@@ -77,11 +77,7 @@ def _spent(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run spent of its budget, by its own count; nothing if it has no part in it."""
     counters = (metrics.get("details") or {}).get("counters") or {}
     return {
-        "server_generator_steps": counters.get("generator_steps"),
-        **{
-            name: counters.get(name)
-            for name in ("generated_images", "distilled_images", "student_steps")
-        },
+        name: counters.get(name.removeprefix("server_")) for name in (*GRANTED, "student_steps")
     }
 
 

@@ -169,7 +169,7 @@ def asking(info: MethodInfo) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # a plugin may raise anything
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         raise PluginError(f"method '{info.name}' can't be used: {_reason(error)}") from error
 
 

@@ -184,6 +184,14 @@ def test_the_record_holds_all_settings() -> None:
         ({"images": "dense", "images_settings": {"adversaril": 1}}, "did you mean 'adversarial'"),
         ({"student_settings": {"temperature": -1}}, "student 'dense': temperature"),
         ({"teacher_settings": 3}, "teacher_settings"),
+        ({"defaults": 3}, r"defaults\s+Input should be a valid dictionary"),
+        ({"defaults": {"images": 3}}, r"defaults.images\s+Input should be a valid dictionary"),
+        (
+            {"defaults": {"images": {"dense": 3}}},
+            r"defaults.images.dense\s+Input should be a valid",
+        ),
+        ({"defaults": {"imagse": {}}}, "unknown kind of parts 'imagse'; did you mean 'images'"),
+        ({"defaults": {"images": {"dens": {}}}}, "unknown images 'dens'; did you mean 'dense'"),
     ],
 )
 def test_wrong_names_and_values_are_refused(values, message) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def test_bad_plugins(cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch, case:
 ANSWERS = {
     "unsupported": "def unsupported(self, scenario): return {}[scenario.model.family]",
     "workload": "def workload(self, scenario, samples, budget): return samples // 0",
+    "unsupported, by leaving": "def unsupported(self, scenario): raise SystemExit(3)",
     "rounds": "rounds = property(lambda self: self.config.not_there)",
     "__init__": "def __init__(self, config): raise RuntimeError('no such GPU')",
 }
@@ -66,7 +68,7 @@ ANSWERS = {
 def test_a_plugin_that_fails_while_runs_are_planned_stops_no_other(
     cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    name = f"fails_in_{what.strip('_')}"
+    name = f"fails_in_{re.sub('[^a-z]', '', what)}"
     source = source_of(f"name, summary = '{name}', 'x'", CLIENT, SERVER, ANSWERS[what])
     monkeypatch.syspath_prepend(plugin(name, source, name))
     monkeypatch.setattr("benchmark.cli.dry_run._cost", lambda *_: "")
