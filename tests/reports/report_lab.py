@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from benchmark.store import Cell, ExperimentStore, Record, Status
+from reports.api import Report
 from reports.comparisons import rank_methods
 from reports.figures import plots
 from reports.grid import build_grid
@@ -307,6 +308,18 @@ def _timing() -> dict[str, Any]:
         "data_seconds": 0.2,
         "evaluation_seconds": 0.3,
     }
+
+
+def png(grey: int = 90) -> bytes:
+    """Return a small picture of one grey."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8), grey, dtype=np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def texts_of(report: Report, name: str = "accuracy") -> dict[str, list[str]]:
+    """Return the texts of a printed table's cells by row."""
+    return {row.label: [cell.text for cell in row.cells] for row in report.rendered[name].rows}
 
 
 def plots_of(folder: Path) -> dict[str, object]:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-from report_lab import Lab, judged, judged_by_client
+from report_lab import Lab, judged, judged_by_client, png
 
 from reports.api import write_report
 
 Page = Callable[[Path, str], str]
-
-
-def png(value: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((8, 8), value, dtype=np.uint8)).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def columns_of(folder: Path) -> tuple[list[tuple[str, ...]], dict[str, list[str]]]:

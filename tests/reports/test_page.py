@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
@@ -13,10 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from report_lab import Lab, judged, undrawn
+from report_lab import Lab, judged, png, undrawn
 
 from benchmark.store import Status
 from reports.api import write_report
@@ -24,12 +21,6 @@ from reports.api import write_report
 playwright = pytest.importorskip("playwright.sync_api")
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror=window.hacked=1>"
-
-
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((8, 8), 90, dtype=np.uint8)).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
-from report_lab import Lab, plots_of
+from report_lab import Lab, plots_of, png
 
 from reports.api import write_report
 from reports.figures.generation import Sample, Samples
 
 
-def _png(grey: int = 200) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.eye(8, dtype=np.uint8) * grey).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def test_ten_pictures_of_a_method_are_drawn_and_the_rest_is_counted(lab: Lab) -> None:
-    pictures = {f"grid-client-{number}-generated.png": _png() for number in range(12)}
+    pictures = {f"grid-client-{number}-generated.png": png() for number in range(12)}
     lab.add("distilling", 0, grids=pictures)
     figure = plots_of(lab.plan())["samples"]
     assert isinstance(figure, Samples)
@@ -42,7 +34,7 @@ def test_thirty_pictures_of_all_methods_are_drawn_but_one_of_each(
     lab: Lab, methods: int, each: int, most: int
 ) -> None:
     for method in range(methods):
-        grids = {f"grid-client-{number}-generated.png": _png(method) for number in range(each)}
+        grids = {f"grid-client-{number}-generated.png": png(method) for number in range(each)}
         lab.add(f"method {method}", 0, grids=grids)
     figure = plots_of(lab.plan())["samples"]
     assert isinstance(figure, Samples)
@@ -51,7 +43,7 @@ def test_thirty_pictures_of_all_methods_are_drawn_but_one_of_each(
 
 
 def test_the_heading_says_that_one_seed_is_drawn(lab: Lab) -> None:
-    pictures = {f"grid-client-{number}-generated.png": _png() for number in range(12)}
+    pictures = {f"grid-client-{number}-generated.png": png() for number in range(12)}
     for seed in range(3):
         lab.add("distilling", seed, grids=pictures)
     figure = plots_of(lab.plan())["samples"]
@@ -60,9 +52,9 @@ def test_the_heading_says_that_one_seed_is_drawn(lab: Lab) -> None:
 
 
 def test_methods_of_few_pictures_leave_their_room_to_the_others(lab: Lab) -> None:
-    lab.add("many", 0, grids={f"grid-client-{number}-generated.png": _png() for number in range(9)})
+    lab.add("many", 0, grids={f"grid-client-{number}-generated.png": png() for number in range(9)})
     for method in range(5):
-        lab.add(f"method {method}", 0, grids={"grid-generated.png": _png(method)})
+        lab.add(f"method {method}", 0, grids={"grid-generated.png": png(method)})
     figure = plots_of(lab.plan())["samples"]
     assert isinstance(figure, Samples)
     assert sorted(len(found) for _, found in figure.rows) == [1, 1, 1, 1, 1, 9]
@@ -70,9 +62,9 @@ def test_methods_of_few_pictures_leave_their_room_to_the_others(lab: Lab) -> Non
 
 
 def test_methods_with_the_same_pictures_share_them(lab: Lab) -> None:
-    shared = {"grid-client-0-generated.png": _png()}
+    shared = {"grid-client-0-generated.png": png()}
     lab.add("first", 0, grids=shared)
-    lab.add("second", 0, grids={"grid-generated.png": _png()})
+    lab.add("second", 0, grids={"grid-generated.png": png()})
     lab.add("third", 0, grids=shared)
     figure = plots_of(lab.plan())["samples"]
     assert isinstance(figure, Samples)
@@ -87,7 +79,7 @@ def test_methods_with_the_same_pictures_share_them(lab: Lab) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_copied_results_draw_nothing_anew(lab: Lab, tmp_path: Path) -> None:
-    lab.add("distilling", 0, grids={"grid-generated.png": _png()})
+    lab.add("distilling", 0, grids={"grid-generated.png": png()})
     write_report(lab.plan())
     copied = tmp_path / "elsewhere" / lab.folder.name
     shutil.copytree(lab.folder, copied)

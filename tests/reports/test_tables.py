@@ -11,22 +11,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_lab import Lab
+from report_lab import Lab, texts_of
 from rich.console import Console
 
-from benchmark.store import FLOPS_ESTIMATE, Status, StoreError
+from benchmark.store import Status, StoreError
 from reports import latex, markdown
 from reports.api import Report, write_report
-from reports.load import load
-from reports.measures import measures
 from reports.table import Cell, Row, Table
 from reports.terminal import print_report, slices
 
 Page = Callable[[Path, str], str]
-
-
-def _texts(report: Report, name: str = "accuracy") -> dict[str, list[str]]:
-    return {row.label: [cell.text for cell in row.cells] for row in report.rendered[name].rows}
 
 
 def _terminal(report: Report, width: int = 160) -> str:
@@ -42,7 +36,7 @@ def test_mean_and_sd_with_ddof_1_in_print_and_raw_in_csv(lab: Lab) -> None:
     report = write_report(lab.plan(), figures=False)
     sd = statistics.stdev(values)
     assert (
-        _texts(report)["averaging"][0] == f"{100 * statistics.fmean(values):.2f} ± {100 * sd:.2f}"
+        texts_of(report)["averaging"][0] == f"{100 * statistics.fmean(values):.2f} ± {100 * sd:.2f}"
     )
     frame = pd.read_csv(lab.folder / "report" / "accuracy.csv")
     assert frame["accuracy_mean"][0] == pytest.approx(statistics.fmean(values), abs=1e-15)
@@ -54,7 +48,7 @@ def test_mean_and_sd_with_ddof_1_in_print_and_raw_in_csv(lab: Lab) -> None:
 def test_one_seed_has_no_spread_and_says_so(lab: Lab, page: Page) -> None:
     lab.add("averaging", 0, 0.5)
     report = write_report(lab.plan(), figures=False)
-    assert _texts(report)["averaging"][0] == "50.00"
+    assert texts_of(report)["averaging"][0] == "50.00"
     assert "One seed: no spread can be given." in page(lab.folder, "accuracy.md")
 
 
@@ -67,7 +61,7 @@ def test_no_mean_over_survivors(lab: Lab, status: Status) -> None:
     lab.add("averaging", 1, 0.7)
     lab.add("averaging", 2, status=status, reason="for a reason")
     report = write_report(lab.plan(), figures=False)
-    cells = _texts(report)["averaging"]
+    cells = texts_of(report)["averaging"]
     assert cells[0] == f"{status} 1 of 3"
     assert set(cells[1:]) == {"–"}
     frame = pd.read_csv(lab.folder / "report" / "accuracy.csv")
@@ -130,96 +124,8 @@ def test_the_teacher_stands_beside(lab: Lab) -> None:
     lab.add("distilling", 0, 0.6, teacher=0.7)
     report = write_report(lab.plan(), figures=False)
     assert report.rendered["accuracy"].columns[1] == ("teacher %",)
-    assert _texts(report)["distilling"][:2] == ["60.00", "70.00"]
-    assert _texts(report)["averaging"][:2] == ["50.00", "–"]
-
-
-def test_costs_per_client_with_warm_up_booked(lab: Lab, page: Page) -> None:
-    costs = {"up": 3_000_000, "warmup_up": 1_000_000, "warmup_seconds": 30.0}
-    lab.add("averaging", 0, 0.5, warmup__rounds=2, **costs)
-    report = write_report(lab.plan(), figures=False)
-    assert _texts(report)["averaging"][1:] == ["2.00 MB", "500 kB", "4.00", "1.25"]
-    frame = pd.read_csv(lab.folder / "report" / "communication.csv")
-    assert frame["up_per_client_mean"][0] == 2_000_000
-    assert frame["warmup_up_bytes_mean"][0] == 1_000_000
-    assert frame["up_least_mean"][0] == 750_000 + 250_000
-    assert frame["down_most_mean"][0] == 750_000
-    traffic = pd.read_csv(lab.folder / "report" / "traffic.csv")
-    warm = traffic[traffic["part"] == "warm-up model"]
-    assert sorted(warm[warm["direction"] == "down"]["bytes"]) == [250_000, 750_000]
-    rounds = pd.read_csv(lab.folder / "report" / "rounds.csv")
-    assert list(rounds[rounds["part"] == "warm-up model"]["round"]) == [0, 0, 1, 1]
-    text = page(lab.folder, "communication.md")
-    assert "warm-up's traffic is part of every method's" in text
-    assert "warm-up's seconds, summed over clients, stand beside them" in text
-    assert "warm-up s, shared" in text
-    assert "30.0" in text
-
-
-def test_without_a_warm_up_its_seconds_are_no_column(lab: Lab, page: Page) -> None:
-    lab.add("averaging", 0, 0.5)
-    write_report(lab.plan(), figures=False)
-    assert "warm-up s" not in page(lab.folder, "communication.md")
-
-
-def test_operations_are_shown_where_they_were_counted_as_they_are_now(lab: Lab, page: Page) -> None:
-    lab.add("averaging", 0, 0.5, flops={"clients": 7_000_000, "server": 9_000_000})
-    write_report(lab.plan(), figures=False)
-    assert "FLOPs" not in page(lab.folder, "communication.md")
-    now = {"clients": 2_000_000, "server": 5_000_000, "estimate": FLOPS_ESTIMATE}
-    lab.add("distilling", 0, 0.5, flops=now)
-    write_report(lab.plan(), figures=False)
-    text = page(lab.folder, "communication.md")
-    assert "clients FLOPs" in text
-    assert "5.00 M" in text
-    assert "9.00 M" not in text
-
-
-def test_a_warm_up_that_is_not_known_by_client_leaves_no_extremes(lab: Lab) -> None:
-    lab.add("averaging", 0, 0.5, warmup_up=1_000_000)
-    ((_, record),) = load(lab.plan()).records.items()
-    assert measures(record)["up_least"] == 250_000 + 250
-    del record.communication["warmup"]["per_client"]
-    found = measures(record)
-    assert found["up_per_client"] == 500_500
-    assert {found[f"{way}_{end}"] for way in ("up", "down") for end in ("least", "most")} == {None}
-
-
-def test_what_an_answer_costs_stands_beside_the_teacher(lab: Lab, page: Page) -> None:
-    lab.add("averaging", 0, 0.5)
-    report = write_report(lab.plan(), figures=False)
-    assert not any("image" in header for (header,) in report.rendered["accuracy"].columns)
-    asked = {"inference_flops": {"model": 2_000_000, "teacher": 20_000_000}}
-    lab.add("distilling", 0, 0.6, teacher=0.7, facts=asked)
-    report = write_report(lab.plan(), figures=False)
-    headers = [header for (header,) in report.rendered["accuracy"].columns]
-    assert headers[:2] == ["accuracy %", "teacher %"]
-    assert headers[-2:] == ["FLOPs / image", "teacher's FLOPs / image"]
-    assert _texts(report)["distilling"][-2:] == ["2.00 M", "20.0 M"]
-    assert _texts(report)["averaging"][-2:] == ["–", "–"]
-    frame = pd.read_csv(lab.folder / "report" / "communication.csv").set_index("label")
-    assert frame["teacher_inference_flops_mean"]["distilling"] == 20_000_000
-
-
-def test_what_was_spent_of_the_budget_has_a_table(lab: Lab, page: Page) -> None:
-    granted = {"budget__generator_steps": 800, "budget__generated_images": 100}
-    granted["budget__distilled_images"] = 5000
-    lab.add("averaging", 0, 0.5, **granted)
-    report = write_report(lab.plan(), figures=False)
-    assert "budget" not in report.rendered
-    for label, made in (("distilling", 100), ("distilling fresh", 2560)):
-        counters = {"generator_steps": 0, "generated_images": made}
-        counters |= {"distilled_images": 5000, "student_steps": 313}
-        own = {"details": {"counters": counters}, "label": label, "method__config": {"made": made}}
-        lab.add("distilling", 0, 0.6, **own, **granted)
-    report = write_report(lab.plan(), figures=False)
-    assert _texts(report, "budget") == {
-        "distilling": ["0", "100", "5,000", "313"],
-        "distilling fresh": ["0", "2,560", "5,000", "313"],
-    }
-    text = page(lab.folder, "budget.md")
-    assert "More than was granted: distilling fresh 2,560 generated images for 100." in text
-    assert "each method's own count" in text
+    assert texts_of(report)["distilling"][:2] == ["60.00", "70.00"]
+    assert texts_of(report)["averaging"][:2] == ["50.00", "–"]
 
 
 def test_markdown_headers_and_ranks_show_names_as_they_are(lab: Lab, page: Page) -> None:
@@ -246,7 +152,7 @@ def test_seeds_made_by_different_code_are_flagged(lab: Lab, page: Page) -> None:
     lab.add("averaging", 0, 0.5, code__plugin="old")
     lab.add("averaging", 1, 0.6, code__plugin="new")
     report = write_report(lab.plan(), figures=False)
-    assert _texts(report)["averaging"][0].endswith("†")
+    assert texts_of(report)["averaging"][0].endswith("†")
     assert "seeds of this cell differ in code" in page(lab.folder, "accuracy.md")
 
 
@@ -288,13 +194,13 @@ def test_seeds_made_on_different_machines_are_flagged(
     lab.add("averaging", 0, 0.5, hardware={"cpu": "one", "memory_bytes": 25_276_514_304})
     lab.add("averaging", 1, 0.6, hardware=other)
     report = write_report(lab.plan(), figures=False)
-    assert _texts(report)["averaging"][0].endswith("†") == flagged
+    assert texts_of(report)["averaging"][0].endswith("†") == flagged
 
 
 def test_seeds_made_alike_are_not_flagged(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5)
     lab.add("averaging", 1, 0.6)
-    assert "†" not in _texts(write_report(lab.plan(), figures=False))["averaging"][0]
+    assert "†" not in texts_of(write_report(lab.plan(), figures=False))["averaging"][0]
 
 
 def test_uneven_numbers_of_seeds_are_shown(lab: Lab) -> None:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmark.errors import UserError
 from benchmark.executor import Event, Executor, Job, Outcome, PoolExecutor, forkserver
 from benchmark.executor.processes import describe_exit
-from benchmark.executor.worker import EventSender, _compute, _LogSender, load_target
 from benchmark.store import Status
 
 RUN = "0" * 16
@@ -151,19 +148,6 @@ def test_a_job_has_its_threads_and_path_and_never_our_main_module(threads: int) 
     assert result["server_threads"] == 1
     assert result["path"] == str(Path(__file__).resolve().parents[3])
     assert result["main"] is None or "pytest" not in result["main"]
-
-
-def test_a_foreign_datasets_package_on_a_node_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    foreign = types.ModuleType("datasets")
-    foreign.__path__ = [str(tmp_path)]
-    monkeypatch.setitem(sys.modules, "datasets", foreign)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with multiprocessing.Pipe()[1] as connection:
-        ending = _compute("executor_targets:double", '{"number": 4}', EventSender(connection, 0.1))
-    assert (ending["status"], ending["user_error"]) == (Status.FAILED, True)
-    assert f"'datasets' was loaded from {tmp_path}" in ending["reason"]
 
 
 def test_the_environment_of_the_caller_stays_as_it_was() -> None:
@@ -350,12 +334,6 @@ def test_a_wrong_job_is_refused(values: dict[str, Any], error: type[Exception], 
         Job(RUN, **values)
 
 
-@pytest.mark.parametrize("target", ["module", ":f", "m:", "os:no_such_thing"])
-def test_a_wrong_target_is_named(target: str) -> None:
-    with pytest.raises(UserError, match=f"target '{target}'"):
-        load_target(target)
-
-
 @pytest.mark.parametrize(
     ("code", "says"),
     [
@@ -385,18 +363,3 @@ def test_an_optional_job_is_ended_when_no_other_is_left(tmp_path: Path) -> None:
     (outcome,) = pool.run(jobs())
     assert (outcome.run_id, outcome.status) == (main.run_id, Status.DONE)
     assert gone(int(pids.read_text()))
-
-
-def test_a_wrong_call_of_logging_ends_no_run(capsys: pytest.CaptureFixture[str]) -> None:
-    sent: list[str] = []
-
-    class Sender:
-        def send(self, kind: str, **data: Any) -> None:
-            sent.append(data["text"])
-
-    sender: Any = Sender()
-    handler = _LogSender(sender)
-    for text, values in (("%d done", ("x",)), ("%d done", (3,))):
-        handler.handle(logging.LogRecord("plugin", logging.INFO, "", 1, text, values, None))
-    assert sent == ["3 done"]
-    assert "TypeError" in capsys.readouterr().err
