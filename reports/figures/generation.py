@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmark.store.files import digest
 from reports.figures.style import COLUMN, PAGE, error_bars, look, titled
-from reports.generation import OLD_RATIO, RATIO, extractors, ratio_of
+from reports.generation import OLD_RATIO, RATIO, extractors
 from reports.grid import Grid
 from reports.load import DONE
 
@@ -110,30 +110,47 @@ class Scores:
 
 
 def generation_scores(grid: Grid) -> Iterator[Scores]:
-    """Yield scores of generated images, a figure for each scenario and extractor."""
-    from reports.figures.lines import places
+    """Yield scores of generated images, a figure for each scenario and extractor.
 
-    looks = places(grid)
+    The distance is drawn by the ratio that all rows have; it is left out where records of both
+    kinds of ratio stand together.
+    """
     for number, scenario in enumerate(grid.scenarios):
-        names = grid.figure_labels(scenario)
         for extractor in extractors(grid):
-            panels = []
-            ratio = ratio_of(grid)
-            for column, label, logarithmic in ((ratio, _RATIOS[ratio], True), *_SCORES):
-                key = column if column == "usefulness" else f"{extractor}.{column}"
-                scale = 100 if column == "usefulness" else 1
-                bars = []
-                for row, cell in grid.column(scenario):
-                    if found := cell.summary(key):
-                        spread = scale * (found.sd or 0.0)
-                        value = scale * found.mean
-                        bars.append(Bar(names[row], looks[row], row.reference, value, spread))
-                panels.append((label, logarithmic, tuple(bars)))
-            if len({len(bars) for _, _, bars in panels}) == 1 and panels[0][2]:
+            scores = [
+                (label, logarithmic, _bars(grid, scenario, column, extractor))
+                for column, label, logarithmic in _SCORES
+            ]
+            distances = [
+                (label, True, _bars(grid, scenario, column, extractor))
+                for column, label in _RATIOS.items()
+            ]
+            rows = {len(bars) for _, _, bars in scores}
+            if len(rows) == 1 and rows != {0}:
+                panels = [one for one in distances if {len(one[2])} == rows][:1] + scores
                 several = len(grid.scenarios) > 1
                 name = f"generation_{extractor}" + (f"_{number + 1}" if several else "")
                 heading = ", ".join(grid.axes.header(scenario))
                 yield Scores(heading, extractor, tuple(panels), name)
+
+
+def _bars(grid: Grid, scenario: tuple[str, ...], column: str, extractor: str) -> tuple[Bar, ...]:
+    """Return a score of every row that has it, shares in percent."""
+    from reports.figures.lines import places
+
+    looks, names = places(grid), grid.figure_labels(scenario)
+    key, scale = (column, 100) if column == "usefulness" else (f"{extractor}.{column}", 1)
+    return tuple(
+        Bar(
+            names[row],
+            looks[row],
+            row.reference,
+            scale * found.mean,
+            scale * (found.sd or 0.0),
+        )
+        for row, cell in grid.column(scenario)
+        if (found := cell.summary(key))
+    )
 
 
 @dataclass(frozen=True)

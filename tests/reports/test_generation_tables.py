@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from report_lab import Lab, judged, judged_by_client, png
+from report_lab import Lab, judged, judged_by_client, plots_of, png
 
 from reports.api import write_report
 
@@ -67,6 +68,12 @@ def test_ratios_of_unequal_sizes_have_a_column_and_a_note_of_their_own(
     assert ("1 is as good as real" in said) is renewed
     of = "as many" if renewed else "all"
     assert f"that of {of} real test images" in report.rendered["generators"].title
+    # Bars of two kinds of ratio are no comparison; the other scores are drawn all the same.
+    drawn: Any = plots_of(lab.folder)["generation_classifier"]
+    labels = [label for label, _, _ in drawn.panels]
+    assert labels[-2:] == ["Inception score", "accuracy trained on them (%)"]
+    assert labels[:-2] == ([] if renewed else ["Fréchet distance ÷ all real"])
+    assert [len(bars) for _, _, bars in drawn.panels] == [2] * len(labels)
 
 
 def test_a_small_spread_is_shown_too(lab: Lab) -> None:
