@@ -25,11 +25,12 @@ from benchmark.registry.sources import (
     part_files,
     part_versions,
     plugin_digest,
+    text_digest,
     versions_of,
 )
 
 ENTRY_POINTS = "oneshot_fl.methods"
-METADATA_VERSION = 3
+METADATA_VERSION = 4
 """Raised whenever :class:`MethodInfo` or what is refused changes: cached metadata is read anew."""
 
 _SUITE = ("benchmark", "datasets", "reports", "tests")
@@ -196,26 +197,20 @@ def _candidates() -> Iterator[Candidate | BrokenPlugin]:
 
 
 def _read(item: Candidate, cache: dict[str, Any], fresh: dict[str, Any]) -> MethodInfo:
-    plugin = plugin_digest(item.path)
-    roots = _roots(item.module, item.path)
     # What a plugin says of itself may lie in its parts, whatever versions they declare.
-    parts = part_files(item.path, roots)
-    source = "".join(digest_files([file], file.parent) for file in parts.values())
-    made_of = hashlib.sha256(source.encode()).hexdigest()[:16]
-    key = f"{item.module}:{item.attribute or ''}@{item.path}#{plugin}-{made_of}"
+    parts = part_files(item.path, _roots(item.module, item.path))
+    texts = {module: digest_files([file], file.parent) for module, file in parts.items()}
+    text = json.dumps([text_digest(item.path), texts])
+    made_of = hashlib.sha256(text.encode()).hexdigest()[:16]
+    key = f"{item.module}:{item.attribute or ''}@{item.path}#{made_of}"
     known = cache.get(key)
     if known is None:
         cls = _find_class(importlib.import_module(item.module), item.attribute, str(item.path))
         known = describe_class(cls, str(item.path)) | {"attribute": cls.__qualname__}
+        known |= {"plugin": plugin_digest(item.path), "parts": versions_of(parts)}
         known = json.loads(json.dumps(known, default=lambda value: value.model_dump()))
     fresh[key] = known
-    return MethodInfo(
-        **known,
-        module=item.module,
-        path=str(item.path),
-        plugin=plugin,
-        parts=versions_of(parts),
-    )
+    return MethodInfo(**known, module=item.module, path=str(item.path))
 
 
 def _roots(module: str, path: Path) -> dict[str, Path]:

@@ -1,13 +1,24 @@
-"""Which source files make a plugin, and the digests that tell its versions apart."""
+"""Which source files make a plugin, and the digests that tell its versions apart.
+
+A digest is of code alone: a comment, a docstring or what a plugin says of itself can be put
+right without making its finished runs stale.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping
+import io
+import tokenize
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+SAID = frozenset({"summary", "source", "uploads", "implemented", "deviations", "scenarios"})
+"""Attributes in which a method's class says what it is; they decide nothing."""
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def plugin_files(path: Path) -> list[Path]:
@@ -28,20 +39,100 @@ def _counts(file: Path, folder: Path) -> bool:
     )
 
 
-def digest_files(files: list[Path], root: Path) -> str:
+def digest_files(files: Iterable[Path], root: Path) -> str:
     """Return the digest of files, by relative name and content (line endings don't count)."""
+    return _digest(files, root, lambda file: file.read_bytes().replace(b"\r\n", b"\n"))
+
+
+def plugin_digest(path: Path) -> str:
+    """Return the digest of a plugin's own code, and of whatever else lies in its folder."""
+    return _digest(plugin_files(path), _root(path), _decides)
+
+
+def text_digest(path: Path) -> str:
+    """Return the digest of a plugin's own files, words included."""
+    return digest_files(plugin_files(path), _root(path))
+
+
+def _root(path: Path) -> Path:
+    return path.parent.parent if path.name == "__init__.py" else path.parent
+
+
+def _digest(files: Iterable[Path], root: Path, content: Callable[[Path], bytes]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.relative_to(root).as_posix().encode())
-        digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
+        digest.update(content(file))
         digest.update(b"\0")
     return digest.hexdigest()[:16]
 
 
-def plugin_digest(path: Path) -> str:
-    """Return the digest of a plugin's own source."""
-    root = path.parent.parent if path.name == "__init__.py" else path.parent
-    return digest_files(plugin_files(path), root)
+def _decides(file: Path) -> bytes:
+    """Return what of a file can decide a number."""
+    status = file.stat()
+    return _read_code(file, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=512)
+def _read_code(file: Path, mtime: int, size: int) -> bytes:
+    raw = file.read_bytes().replace(b"\r\n", b"\n")
+    if file.suffix != ".py":
+        return raw
+    try:
+        return code_of(raw.decode("utf-8")).encode()
+    except (SyntaxError, UnicodeDecodeError):  # it can't be imported; whoever tries says why
+        return raw
+
+
+def code_of(source: str) -> str:
+    """Return Python source without its words: comments, docstrings, empty lines, :data:`SAID`.
+
+    Lines are cut out, none is written anew, so that every Python gives the same. Words that
+    share their line with code stay, less a comment.
+
+    Raises
+    ------
+    SyntaxError
+        If it is no Python.
+    """
+    lines = source.split("\n")
+    words = {
+        row
+        for node in _words(ast.parse(source))
+        if _is_alone(node, lines)
+        for row in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, column = token.start
+        if token.type == tokenize.COMMENT:
+            lines[row - 1] = lines[row - 1][:column].rstrip()
+        # Empty lines inside a string are part of it, and no token.
+        if token.type in (tokenize.COMMENT, tokenize.NL) and not lines[row - 1].strip():
+            words.add(row)
+    return "\n".join(line for row, line in enumerate(lines, 1) if row not in words)
+
+
+def _words(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Yield docstrings, and what a class says of itself."""
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            yield node.body[0]
+        if isinstance(node, ast.ClassDef) and any("Method" in ast.unparse(b) for b in node.bases):
+            yield from (statement for statement in node.body if _says(statement))
+
+
+def _says(statement: ast.stmt) -> bool:
+    """Return whether it assigns what a method says; an annotated one may be a field."""
+    return isinstance(statement, ast.Assign) and all(
+        isinstance(target, ast.Name) and target.id in SAID for target in statement.targets
+    )
+
+
+def _is_alone(node: ast.stmt, lines: list[str]) -> bool:
+    """Return whether no other statement stands on the lines of one (columns count bytes)."""
+    before = lines[node.lineno - 1].encode()[: node.col_offset]
+    after = lines[(node.end_lineno or node.lineno) - 1].encode()[node.end_col_offset :]
+    return not before.strip() and (not after.strip() or after.lstrip().startswith(b"#"))
 
 
 def part_files(path: Path, roots: Mapping[str, Path]) -> dict[str, Path]:
@@ -88,7 +179,7 @@ def part_versions(path: Path, roots: Mapping[str, Path]) -> dict[str, str]:
     """Return the building blocks a plugin imports, directly or not, with their versions.
 
     A block's version is the constant ``VERSION`` that it declares; a block that declares
-    none is as new as its source. Parameters are those of :func:`part_files`.
+    none is as new as its code. Parameters are those of :func:`part_files`.
     """
     return versions_of(part_files(path, roots))
 
@@ -96,7 +187,7 @@ def part_versions(path: Path, roots: Mapping[str, Path]) -> dict[str, str]:
 def versions_of(parts: Mapping[str, Path]) -> dict[str, str]:
     """Return the versions of building blocks, given by module name as in :func:`part_files`."""
     return {
-        module: _facts(file).version or digest_files([file], file.parent)
+        module: _facts(file).version or _digest([file], file.parent, _decides)
         for module, file in parts.items()
     }
 

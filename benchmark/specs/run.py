@@ -71,8 +71,8 @@ class MethodSpec(Spec):
 class CodeSpec(Spec):
     """The code that makes the numbers: a run made by other code is stale, not the same.
 
-    ``plugin`` is the digest of the plugin's own source files; ``parts`` the declared
-    versions of the building blocks it imports.
+    ``plugin`` is the digest of the plugin's own code, without words; ``parts`` the versions of
+    the building blocks it imports, declared or digests again.
     """
 
     engine: str = ENGINE_VERSION

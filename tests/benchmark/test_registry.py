@@ -149,12 +149,21 @@ def test_an_edited_plugin_has_another_digest(lab: Path) -> None:
     assert plugin_digest(path) == old.plugin, "line endings don't count"
 
 
+def test_what_a_plugin_says_is_new_at_once_and_its_runs_are_not_stale(lab: Path) -> None:
+    path = plugin_lab.install(lab)
+    old = discover().info("probe")
+    path.write_text(path.read_text().replace(f'summary = "{old.summary}"', 'summary = "new"'))
+    forget("probe_plugin")
+    new = discover().info("probe")
+    assert (new.summary, new.plugin) == ("new", old.plugin)
+
+
 def test_a_plugin_is_loaded_from_where_it_lies_on_this_node(lab: Path, tmp_path: Path) -> None:
     path = plugin_lab.install(lab)
     here = discover().info("probe")
     planned = here.model_copy(update={"path": str(tmp_path / "elsewhere" / path.name)})
     assert load(planned).name == "probe"
-    path.write_text(path.read_text() + "\n# another version\n")
+    path.write_text(path.read_text() + "\nANOTHER = True\n")
     with pytest.raises(
         PluginError, match=r"'probe': .*same version of both on every node"
     ) as error:
@@ -214,14 +223,14 @@ def test_parts_are_what_a_plugin_imports_near_and_far(lab: Path) -> None:
     assert parts["acme_fl.far"] == "7"
     for name in ("plain.py", "tools/near.py", "tools/__init__.py"):
         before = discover().info("acme")
-        (top / name).write_text((top / name).read_text() + "# changed\n")
+        (top / name).write_text((top / name).read_text() + "changed = 1\n")
         after = discover().info("acme")
         assert after.plugin == before.plugin
         assert after.parts != before.parts, f"{name} is a part"
         with pytest.raises(PluginError, match="or a part of it changed"):
             load(before)
     before = discover().info("acme")
-    (top / "far.py").write_text((top / "far.py").read_text() + "# its version says when\n")
+    (top / "far.py").write_text((top / "far.py").read_text() + "D = 1\n")
     (top / "tools" / "unused.py").write_text("B = 2\n")
     assert discover().info("acme").parts == before.parts
     (top / "far.py").write_text("VERSION = '8'\nimport methods.blocks.schedule\n")
