@@ -103,6 +103,8 @@ class CoBoosting(AdversarialMethod[CoBoostingConfig]):
     deviations = (
         "The images on which weights are improved keep their published ratio to the distilled "
         "ones, whatever the budget.",
+        "The size of a step of the weights shrinks by its published factor an epoch, however many "
+        "epochs a profile makes (published 200, which end at 0.13 of the first step).",
         "All-zero ensemble weights count as uniform ones; the published code would divide by 0.",
         "The perturbation is stated in unit pixels, so that its strength does not depend on the "
         "normalisation; as published it is not clamped to the valid range.",

@@ -67,15 +67,25 @@ class Mosaic(Method[MosaicConfig]):
         "switches them off (preset=code).",
         "The inversion term acts on the generator, through the client's own trained model, with a "
         "plus sign; in the published code it has no gradient, and a minus sign.",
-        "The inversion threshold and the scale inside the term are ours: the paper states none.",
+        "The inversion threshold (in samples, whatever the mean client has) and the scale inside "
+        "the term are ours: the paper states none.",
         "All local classes train the generator; the published code leaves class 0 out.",
         "Discriminator and classifier each see their own range; preset=code shows both the "
         "generator's raw output.",
         "The guiding classifier is the client's local model, frozen in evaluation mode; the "
         "published one is trained apart (generator_guide_epochs) and left in training mode.",
         "The generator trains on images without augmentation.",
-        "A generator's steps are the profile's generator steps for each client: a step passes one "
-        "client model where a step of DENSE passes all of them, which costs about the same.",
+        "A generator's steps are the profile's generator steps for each client, of whatever size, "
+        "on shuffled, full batches; published: 200 epochs of the client's samples in their order. "
+        "A step passes one client model and the discriminator three times where a step of DENSE "
+        "passes all client models; all clients' steps together cost several times DENSE's, as the "
+        "tables' operations say.",
+        "The student's steps are the profile's distilled images over those of a step (published "
+        "1500 or 2500 steps, of 320 images with ten clients): a profile's budget can be a tenth of "
+        "them or ten times as many. schedule=published restores these, and generators' epochs.",
+        "Values that the published code sets by alpha or dataset are fixed, at those of alpha 0.01 "
+        "on CIFAR-10, and can be set: meta_steps (150; 250 for alpha ≥ 0.1), distillation_steps, "
+        "distillation_lr (CIFAR-100: 1e-5).",
         "The pool is drawn once within the budget; the published loop draws fresh images at every "
         "step (images_pool=fresh).",
         "Prototypes come from one pass over all local images, without augmentation, and as many as "
