@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmark.environment import hardware
 from benchmark.errors import UserError, suggestion
-from benchmark.models.registry import check_model
+from benchmark.models.registry import TIMM_PREFIX, check_model, family_info
 from datasets.catalog import spec_of
 from datasets.loading import is_decoded, load
 from datasets.own_data import is_own
@@ -35,11 +35,21 @@ def check_experiment(experiment: ExperimentSpec) -> None:
     for name in experiment.datasets:
         _check_sizes(experiment, name)
     for family in experiment.models:
+        _check_name(family)
         for plan in experiment.widths:
             for width in plan:
                 check_model(
                     family, norm=experiment.norm, width=width, image_size=experiment.image_size
                 )
+
+
+def _check_name(family: str) -> None:
+    family_info(family)
+    if family.startswith(TIMM_PREFIX):
+        # Loads torch, which no other name needs.
+        from benchmark.models.timm_models import check_timm_name
+
+        check_timm_name(family.removeprefix(TIMM_PREFIX))
 
 
 def _check_sizes(experiment: ExperimentSpec, name: str) -> None:
