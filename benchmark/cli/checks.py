@@ -11,7 +11,7 @@ from benchmark.environment import hardware
 from benchmark.errors import UserError, suggestion
 from benchmark.models.registry import TIMM_PREFIX, check_model, family_info
 from datasets.catalog import spec_of
-from datasets.loading import is_decoded, load
+from datasets.loading import check_pictures, is_decoded, load
 from datasets.own_data import is_own
 from datasets.places import locate
 from datasets.progress import Progress
@@ -239,7 +239,7 @@ def load_data(runs: Iterable[PlannedRun], options: Options, progress: Progress) 
     """Open the data of runs before the first one begins, downloading what is missing.
 
     Damaged or missing data are then one message, not one a run; decoded arrays land in
-    the cache, from which the runs map them.
+    the cache, from which the runs map them. Without a cache, pictures are listed only.
 
     Parameters
     ----------
@@ -258,6 +258,10 @@ def load_data(runs: Iterable[PlannedRun], options: Options, progress: Progress) 
     wanted = {(run.spec.scenario.dataset, run.spec.scenario.image_size) for run in runs}
     folder = options.data_cache
     for name, size in sorted(wanted):
+        if folder is None and spec_of(name).pictures is not None:
+            # Each run decodes its own; what was decoded here would be thrown away.
+            check_pictures(name, data_root=options.data_root, progress=progress)
+            continue
         load(
             name,
             data_root=options.data_root,
