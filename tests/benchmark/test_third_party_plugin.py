@@ -71,9 +71,10 @@ def test_it_is_listed_and_described(site: Path) -> None:
     assert "factor on the average" in out
 
 
-def test_it_keeps_the_contract(site: Path) -> None:
+@pytest.mark.parametrize("clients", [3, 1])
+def test_it_keeps_the_contract(site: Path, clients: int) -> None:
     plugin_lab.install(site)
-    check_method("probe", train_samples=120, epochs=1)
+    check_method("probe", train_samples=120, epochs=1, clients=[clients])
 
 
 HOARDER = plugin_lab.SOURCE.replace(
