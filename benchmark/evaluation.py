@@ -84,11 +84,11 @@ def evaluate(
     """
     if len(labels) == 0:
         raise UserError("nothing to evaluate: the evaluation set holds no images")
+    check_images(images, labels, normalization)
     logits = predict(
         model, images, normalization=normalization, device=device, batch_size=batch_size
     )
     labels = labels.to(logits.device)
-    check_images(images, labels, normalization)
     _check_logits(logits, labels, num_classes)
     cells = torch.bincount(labels * num_classes + logits.argmax(1), minlength=num_classes**2)
     confusion = cells.view(num_classes, num_classes).cpu()

@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -148,8 +148,10 @@ def _build(
     train, test = (_open(folder, name, part) for name, part in parts.items())
     moments = measured_moments(train.images) if measure else ((), ())
     decoded = Decoded(train, test, fingerprint(train, test), pictures.class_names, *moments)
-    journal.remove()
     finish_entry(folder, path, decoded)
+    # Only now: had the disk been full, the next attempt would go on from it.
+    with suppress(OSError):
+        (path / _JOURNAL).unlink()
 
 
 def _open(folder: Path, name: str, part: PictureList) -> Split:
@@ -228,9 +230,6 @@ class _Journal:
         line = {"part": part, "start": start, "sha256": hashlib.sha256(content).hexdigest()}
         with self._path.open("a", encoding="utf-8") as journal:
             journal.write(f"{json.dumps(line)}\n")
-
-    def remove(self) -> None:
-        self._path.unlink()
 
 
 @contextmanager

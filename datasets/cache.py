@@ -24,6 +24,7 @@ import shutil
 import time
 import tokenize
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -275,13 +276,13 @@ def save_array(path: Path, array: np.ndarray[tuple[int, ...], np.dtype[np.generi
 
 
 def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # folders can't be opened there, and a rename needs no flush
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # Some network file systems refuse to flush a folder; an entry may stand there all the same.
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _replace_folder(new: Path, path: Path) -> None:

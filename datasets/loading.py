@@ -17,6 +17,7 @@ from datasets.image_dataset import (
     fingerprint,
     measured_moments,
 )
+from datasets.pictures import PictureSet
 from datasets.places import locate, obtain
 from datasets.progress import Progress, silent
 
@@ -85,6 +86,31 @@ def load(
     )
 
 
+def check_pictures(
+    name: str, *, data_root: Path | None = None, progress: Progress = silent
+) -> None:
+    """Look for a set of pictures, downloading it if it is missing, and list it; decodes nothing.
+
+    Parameters
+    ----------
+    name : str
+        Of a dataset that is pictures to be decoded one by one.
+    data_root : Path, optional
+        See :func:`load`.
+    progress : callable
+        Called while downloading (with bytes).
+
+    Raises
+    ------
+    DataError
+        If it is no such dataset, can't be had, or its lists of pictures are damaged.
+    """
+    spec = spec_of(name)
+    files = obtain(name, data_root, download=True, progress=progress).files
+    _listed(spec, files)
+    _warn_of_others(spec, files)
+
+
 def is_decoded(name: str, data_root: Path | None, image_size: int, cache_dir: Path) -> bool:
     """Return whether the data that lies there can be opened without decoding it.
 
@@ -112,14 +138,21 @@ def _decode(
         if entry is not None:
             write_entry(entry, decoded)
         return decoded
-    pictures = spec.pictures(files)
-    check_classes(pictures, spec.info.classes)
+    pictures = _listed(spec, files)
     if entry is not None:
         built = build_entry(entry, pictures, image_size, progress, measure=measure)
         if built is not None:
             return built
     splits = decode_pictures(pictures, image_size, progress)
     return _in_memory(splits, measure, pictures.class_names)
+
+
+def _listed(spec: DatasetSpec, files: tuple[Path, ...]) -> PictureSet:
+    if spec.pictures is None:
+        raise DataError(f"dataset {spec.info.name} is no set of pictures")
+    pictures = spec.pictures(files)
+    check_classes(pictures, spec.info.classes)
+    return pictures
 
 
 def _warn_of_others(spec: DatasetSpec, files: tuple[Path, ...]) -> None:

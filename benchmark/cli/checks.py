@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from benchmark.environment import hardware
 from benchmark.errors import UserError, suggestion
-from benchmark.models.registry import check_model
+from benchmark.models.registry import TIMM_PREFIX, check_model, family_info
 from datasets.catalog import spec_of
-from datasets.loading import is_decoded, load
+from datasets.loading import check_pictures, is_decoded, load
 from datasets.own_data import is_own
 from datasets.places import locate
 from datasets.progress import Progress
@@ -35,11 +35,21 @@ def check_experiment(experiment: ExperimentSpec) -> None:
     for name in experiment.datasets:
         _check_sizes(experiment, name)
     for family in experiment.models:
+        _check_name(family)
         for plan in experiment.widths:
             for width in plan:
                 check_model(
                     family, norm=experiment.norm, width=width, image_size=experiment.image_size
                 )
+
+
+def _check_name(family: str) -> None:
+    family_info(family)
+    if family.startswith(TIMM_PREFIX):
+        # Loads torch, which no other name needs.
+        from benchmark.models.timm_models import check_timm_name
+
+        check_timm_name(family.removeprefix(TIMM_PREFIX))
 
 
 def _check_sizes(experiment: ExperimentSpec, name: str) -> None:
@@ -229,7 +239,7 @@ def load_data(runs: Iterable[PlannedRun], options: Options, progress: Progress) 
     """Open the data of runs before the first one begins, downloading what is missing.
 
     Damaged or missing data are then one message, not one a run; decoded arrays land in
-    the cache, from which the runs map them.
+    the cache, from which the runs map them. Without a cache, pictures are listed only.
 
     Parameters
     ----------
@@ -248,6 +258,10 @@ def load_data(runs: Iterable[PlannedRun], options: Options, progress: Progress) 
     wanted = {(run.spec.scenario.dataset, run.spec.scenario.image_size) for run in runs}
     folder = options.data_cache
     for name, size in sorted(wanted):
+        if folder is None and spec_of(name).pictures is not None:
+            # Each run decodes its own; what was decoded here would be thrown away.
+            check_pictures(name, data_root=options.data_root, progress=progress)
+            continue
         load(
             name,
             data_root=options.data_root,

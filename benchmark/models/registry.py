@@ -98,8 +98,8 @@ def family_info(name: str) -> FamilyInfo:
     Parameters
     ----------
     name : str
-        A listed name, or ``timm:`` and a timm model name. Whether timm knows the name is checked
-        when the model is built, because that needs torch
+        A listed name, or ``timm:`` and a timm model name. Whether timm knows the name is not
+        checked here, because that needs torch
         (:func:`benchmark.models.timm_models.check_timm_name`).
 
     Raises

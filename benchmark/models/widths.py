@@ -11,6 +11,10 @@ from benchmark.errors import UserError
 _LARGEST_DENOMINATOR = 1_000_000
 
 
+class WidthError(UserError, ValueError):
+    """What is given is no width; a ``ValueError`` for the validation of specs."""
+
+
 def as_width(value: object) -> Fraction:
     """Return ``value`` as an exact width.
 
@@ -27,14 +31,14 @@ def as_width(value: object) -> Fraction:
 
     Raises
     ------
-    UserError
+    WidthError
         If ``value`` is no number or lies outside (0, 1].
     """
     width = _fraction(value)
     if width is None:
-        raise UserError(f"width {value!r} is not a number; use a fraction such as 1, 1/2 or 1/4")
+        raise WidthError(f"a width is a fraction such as 1 or 1/2, not {value!r}")
     if not 0 < width <= 1:
-        raise UserError(f"width {value} is out of range; a width is above 0 and at most 1")
+        raise WidthError(f"a width lies above 0 and at most at 1, not {value!r}")
     return width
 
 

@@ -1,6 +1,6 @@
 """Specs: frozen, typed, validated values that determine results, hashed by content."""
 
-from benchmark.specs.base import Spec, digest_of, parse_width, read_yaml
+from benchmark.specs.base import Spec, digest_of, read_yaml
 from benchmark.specs.run import (
     ENGINE_VERSION,
     RECIPE_VERSION,
@@ -40,7 +40,6 @@ __all__ = [
     "WarmupSpec",
     "Width",
     "digest_of",
-    "parse_width",
     "plan_name",
     "read_yaml",
 ]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
@@ -151,24 +149,3 @@ def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]
             return []
         model = field.annotation
     return list(model.model_fields)
-
-
-def parse_width(text: object) -> Fraction:
-    """Read a width, a fraction of each layer's channels in (0, 1].
-
-    Raises
-    ------
-    ValueError
-        If it is no number, or not in (0, 1].
-    """
-    if isinstance(text, bool) or not isinstance(text, str | int | float | Fraction):
-        raise ValueError(f"a width is a fraction such as 1 or 1/2, not {text!r}")
-    if isinstance(text, float) and not math.isfinite(text):
-        raise ValueError(f"a width is a fraction such as 1 or 1/2, not {text!r}")
-    try:
-        width = Fraction(text).limit_denominator(1024)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"a width is a fraction such as 1 or 1/2, not {text!r}") from None
-    if not 0 < width <= 1:
-        raise ValueError(f"a width lies above 0 and at most at 1, not {text!r}")
-    return width

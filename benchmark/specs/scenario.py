@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from benchmark.specs.base import Spec, parse_width
+from benchmark.models.widths import as_width
+from benchmark.specs.base import Spec
 
 Width = Annotated[
     Fraction,
-    BeforeValidator(parse_width),
+    BeforeValidator(as_width),
     PlainSerializer(str, return_type=str),
 ]
 

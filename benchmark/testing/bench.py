@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -204,10 +205,15 @@ def _global_chance() -> dict[str, bytes]:
     import numpy as np
     import torch
 
-    return {
+    states = {
         "torch": torch.get_rng_state().numpy().tobytes(),
         "NumPy": pickle.dumps(np.random.get_state()),  # noqa: NPY002 - the one to be left alone
+        "Python": pickle.dumps(random.getstate()),
     }
+    if torch.cuda.is_available():
+        of_devices = torch.cuda.get_rng_state_all()
+        states["CUDA"] = b"".join(state.numpy().tobytes() for state in of_devices)
+    return states
 
 
 def _move_global_chance() -> None:
@@ -216,6 +222,10 @@ def _move_global_chance() -> None:
 
     torch.rand(7)
     np.random.random(7)  # noqa: NPY002 - the global stream is what is to be moved
+    random.random()
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            torch.rand(7, device=torch.device("cuda", index))
 
 
 def _local_models(federation: Federation) -> dict[int, dict[str, Any]]:

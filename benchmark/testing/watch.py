@@ -50,7 +50,8 @@ class Watch:
             who = f"client {client.info.index}"
             own = {row.numpy().tobytes() for row in client.images.cpu()}
             rest = [row for row in pictures if row.numpy().tobytes() not in own]
-            others = Secret(torch.stack(rest), normalization)
+            # Who holds everything, alone or in copies, has nobody to spy on.
+            others = Secret(torch.stack(rest) if rest else pictures[:0], normalization)
             secrets = ((test, "reaches the test set"), (others, "reaches others' data"))
             look(who, (client, broadcast), *secrets)
             images, labels = client.images.clone(), client.labels.clone()

@@ -144,6 +144,24 @@ def test_what_does_not_fit_is_refused() -> None:
         predict(FirstPixel(3), images_of([0]), normalization=NORM, batch_size=0)
 
 
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "3 channels, the normalization 1"),
+        (torch.zeros(2, 1, 32, 32), "must be uint8"),
+        (torch.zeros(2, 32, 32, dtype=torch.uint8), "must be uint8"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_before_a_model_sees_them(
+    images: Tensor, says: str
+) -> None:
+    model, _, _ = random_problem(1)
+    with pytest.raises(ValueError, match=says):
+        evaluate(
+            model, images, torch.zeros(2, dtype=torch.int64), normalization=NORM, num_classes=10
+        )
+
+
 def test_the_accuracy_of_record_is_the_last_never_the_best() -> None:
     assert SELECTION.name == "last"
     assert SELECTION.select([0.2, 0.9, 0.5]) == 0.5

@@ -10,6 +10,7 @@ from typing import Any
 
 import plugin_lab
 import pytest
+import torch
 from grids import Silent, planned, run_grid
 
 from benchmark.cli.main import main
@@ -17,6 +18,7 @@ from benchmark.executor import Job, OnEvent, Outcome
 from benchmark.grid import Options, execute
 from benchmark.preview import preview
 from benchmark.testing import Bench, check_method
+from benchmark.testing import bench as bench_module
 from benchmark.testing.checks import (
     Check,
     leaves_global_chance_alone,
@@ -71,9 +73,10 @@ def test_it_is_listed_and_described(site: Path) -> None:
     assert "factor on the average" in out
 
 
-def test_it_keeps_the_contract(site: Path) -> None:
+@pytest.mark.parametrize("clients", [3, 1])
+def test_it_keeps_the_contract(site: Path, clients: int) -> None:
     plugin_lab.install(site)
-    check_method("probe", train_samples=120, epochs=1)
+    check_method("probe", train_samples=120, epochs=1, clients=[clients])
 
 
 HOARDER = plugin_lab.SOURCE.replace(
@@ -100,6 +103,7 @@ GAMBLER = plugin_lab.SOURCE.replace(
     "        return GlobalModel(model)",
     "        model.head.bias.data += torch.rand(10) * 1e-3\n        return GlobalModel(model)",
 )
+LOADED_DIE = GAMBLER.replace("torch.rand(10)", "__import__('random').random()")
 MEDDLER = plugin_lab.SOURCE.replace(
     '        if mode == "raise"', '        client.images.clamp_(max=9)\n        if mode == "raise"'
 )
@@ -117,6 +121,7 @@ SMUGGLER = plugin_lab.SOURCE.replace(
         (SMUGGLER, sees_only_what_it_may, "the server reaches client data"),
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
         (GAMBLER, leaves_global_chance_alone, "uses the global RNG of torch"),
+        (LOADED_DIE, leaves_global_chance_alone, "uses the global RNG of Python"),
         (MEDDLER, leaves_its_inputs_alone, "images or labels were changed"),
     ],
 )
@@ -129,6 +134,23 @@ def test_the_contract_suite_finds_what_it_breaks(
     runs_and_classifies(bench)  # as in the suite: no check is blinded by one before it
     with pytest.raises(AssertionError, match=says):
         check(bench)
+
+
+def test_the_streams_of_gpus_are_chance_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda,
+        "get_rng_state_all",
+        lambda: [torch.tensor([len(drawn), index], dtype=torch.uint8) for index in range(2)],
+    )
+    monkeypatch.setattr(torch, "rand", lambda _, device="cpu": drawn.append(str(device)))
+    before = bench_module._global_chance()
+    bench_module._move_global_chance()
+    assert drawn == ["cpu", "cuda:0", "cuda:1"]
+    after = bench_module._global_chance()
+    assert {name for name in before if before[name] != after[name]} == {"NumPy", "Python", "CUDA"}
 
 
 @pytest.mark.parametrize("form", FORMS)

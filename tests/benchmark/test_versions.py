@@ -34,7 +34,7 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "4db5fd3abc7216ec"), ENGINE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "dbd17921c5ec4482"), ENGINE),
         ("RECIPE_VERSION", RECIPE_VERSION, ("2", "53117bb7f05d3e22"), RECIPE),
     ],
 )

@@ -199,6 +199,22 @@ def test_a_full_disk_costs_no_result(
     assert "No space left on device" in caplog.text
 
 
+def test_an_entry_that_fails_at_its_end_is_not_decoded_again(
+    tmp_path: Path, pictures: PictureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    entry = tmp_path / "cache" / "entry"
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "finish_entry", full)
+        assert building.build_entry(entry, pictures, SIZE) is None
+    decoded, count = decoded_by(entry, pictures, monkeypatch)
+    assert count == 0
+    assert equal(decoded, pictures)
+    assert not (entry / "journal.jsonl").exists()
+
+
 def test_two_at_once_decode_once(
     tmp_path: Path, pictures: PictureSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,24 @@ def test_a_full_disk_costs_no_result(
     assert len(data.train) == 30
     assert "No space left on device" in caplog.text
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_disk_that_flushes_no_folders_keeps_entries(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush, refused = os.fsync, []
+
+    def files_alone(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            refused.append(handle)
+            raise OSError(22, "Invalid argument")
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", files_alone)
+    first = load("mnist", data_root=root, cache_dir=tmp_path / "cache")
+    assert len(refused) == 2
+    assert cache.read_entry(only_entry(tmp_path / "cache")) is not None
+    assert same(first, load("mnist", data_root=root, cache_dir=tmp_path / "cache"))
 
 
 def test_a_cache_folder_that_is_a_file(

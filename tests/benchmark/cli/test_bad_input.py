@@ -20,6 +20,11 @@ CASES = {
     "unknown dataset": (["--datasets", "fashion_minst"], ["fashion_minst", "'fashion_mnist'"]),
     "unknown profile": (["--profile", "quik"], ["quik", "'quick'"]),
     "unknown model": (["--model", "resnet81"], ["resnet81", "'resnet18'"]),
+    "unknown timm model": (
+        ["--model", "timm:resnt18", "--widths", "1", *PLAN],
+        ["'resnt18'", "closest: resnet18"],
+    ),
+    "timm model unlike any": (["--model", "timm:nope", *PLAN], ["'nope'", "list_models"]),
     "unknown norm": (["--norm", "bacth"], ["bacth", "'batch'"]),
     "norm a model lacks": (["--model", "resnet18", "--norm", "none"], ["resnet18", "'none'"]),
     "unknown partition": (["--partition", "dirichlett"], ["dirichlett", "'dirichlet'"]),
