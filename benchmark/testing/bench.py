@@ -183,7 +183,8 @@ class Bench:
         _move_global_chance()
         with tempfile.TemporaryDirectory(prefix="contract-again-") as folder:
             bench = replace(self, folder=Path(folder))
-            federation, watch = bench.federation(), Watch(bench.data)
+            federation = bench.federation()
+            watch = Watch(bench.data, bench.folder / "data")
             before = _local_models(federation)
             outcome: ProtocolResult | Exception
             try:

@@ -109,9 +109,16 @@ def ignores_batch_mates(bench: Bench) -> None:
 
 
 def sees_only_what_it_may(bench: Bench) -> None:
-    """Reach no image on the server, only its own on a client, and never the test set."""
+    """Reach no image on the server, only its own on a client, never the test set or a data file."""
     second = bench.second
     _require_none(second.watch.reached)
+    second.completed()
+
+
+def declares_what_it_uploads(bench: Bench) -> None:
+    """Upload no label counts or sets that the method does not say it uses."""
+    second = bench.second
+    _require_none(second.watch.undeclared)
     second.completed()
 
 
@@ -178,6 +185,7 @@ CHECKS: tuple[Check, ...] = (
     leaves_global_chance_alone,
     ignores_batch_mates,
     sees_only_what_it_may,
+    declares_what_it_uploads,
     leaves_its_inputs_alone,
     counts_what_crosses,
     survives_tiny_clients,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from benchmark.contract import Broadcast, Client, GlobalModel, Method, Reference, Upload
+from benchmark.testing.declared import undeclared
+from benchmark.testing.opened import noting_opened_data
 from benchmark.testing.reach import Secret, reachable_tensors
 
 if TYPE_CHECKING:
@@ -24,13 +28,18 @@ class Watch:
     ----------
     data : ScenarioData
         The scenario's data, of which a method may see a part alone.
+    kept : Path
+        The folder where decoded data is kept.
     """
 
     data: ScenarioData
+    kept: Path
     reached: list[str] = field(default_factory=list)
     """Data in reach of who may not see it."""
     changed: list[str] = field(default_factory=list)
     """A client's data that its update changed."""
+    undeclared: list[str] = field(default_factory=list)
+    """What uploads tell of labels, and the method does not say that it uses."""
     sent: dict[tuple[str, int, int], dict[str, int]] = field(default_factory=dict)
     """Bytes of every part by way, round and client."""
 
@@ -46,6 +55,12 @@ class Watch:
             for found in reachable_tensors(*roots):
                 self.reached += [f"{who} {what}" for secret, what in secrets if secret.is_in(found)]
 
+        def opening(who: str) -> AbstractContextManager[None]:
+            def note(path: str) -> None:
+                self.reached.append(f"{who} opens {path}: a method's data is what it is given")
+
+            return noting_opened_data(note, self.kept)
+
         def client_update(client: Client, broadcast: Broadcast) -> Upload:
             who = f"client {client.info.index}"
             own = {row.numpy().tobytes() for row in client.images.cpu()}
@@ -55,10 +70,12 @@ class Watch:
             secrets = ((test, "reaches the test set"), (others, "reaches others' data"))
             look(who, (client, broadcast), *secrets)
             images, labels = client.images.clone(), client.labels.clone()
-            upload = original_update(client, broadcast)
+            with opening(who):
+                upload = original_update(client, broadcast)
             # A local model that is trained later would be trained on them.
             if not (torch.equal(images, client.images) and torch.equal(labels, client.labels)):
                 self.changed.append(f"{who}: images or labels were changed")
+            self.undeclared += undeclared(client, upload, method.uses)
             for way, message in (("uploads", upload), ("broadcasts", broadcast)):
                 self.sent[way, client.round, client.info.index] = {
                     part: sum(value.nbytes for value in tensors.values())
@@ -73,7 +90,8 @@ class Watch:
                 kept = {key: value for key, value in vars(method).items() if key not in replaced}
                 look("the method", (kept,), (everybody, "keeps client data in self"))
             look("the oracle", rest, (test, "reaches the test set"))
-            made: GlobalModel = original_server(uploads, server, *rest)
+            with opening("the server"):
+                made: GlobalModel = original_server(uploads, server, *rest)
             return made
 
         original_update = method.client_update

@@ -21,6 +21,7 @@ from benchmark.testing import Bench, check_method
 from benchmark.testing import bench as bench_module
 from benchmark.testing.checks import (
     Check,
+    declares_what_it_uploads,
     leaves_global_chance_alone,
     leaves_its_inputs_alone,
     repeats_bit_for_bit,
@@ -112,13 +113,41 @@ SMUGGLER = plugin_lab.SOURCE.replace(
     "        model = client.local_model().state_dict()\n"
     '        return Upload({"model": model, "photos": {"all": client.images}})\n',
 )
+COUNTS = "client.label_counts"
+TOLD = {
+    COUNTS: "label counts",
+    f"{COUNTS} / {COUNTS}.sum()": "label counts",
+    f"({COUNTS} > 0).to(torch.uint8)": "label sets",
+    f"{COUNTS}.nonzero().flatten()": "label sets",
+}
+
+
+def teller(what: str) -> str:
+    return SMUGGLER.replace('{"all": client.images}', f'{{"all": {what}}}')
+
+
+PEEKERS = (
+    "datasets.load('digits', image_size=32).test",
+    "importlib.import_module('sklearn.datasets').load_digits()",
+)
+
+
+def peeker(how: str) -> str:
+    return "import importlib\n\nimport datasets\n" + plugin_lab.SOURCE.replace(
+        "        return GlobalModel(model)", f"        {how}\n        return GlobalModel(model)"
+    )
 
 
 @pytest.mark.parametrize(
     ("source", "check", "says"),
     [
+        *((peeker(how), sees_only_what_it_may, "the server opens .*digits") for how in PEEKERS),
         (HOARDER, sees_only_what_it_may, "the method keeps client data in self"),
         (SMUGGLER, sees_only_what_it_may, "the server reaches client data"),
+        *(
+            (teller(what), declares_what_it_uploads, f"client 0 uploads its {told}")
+            for what, told in TOLD.items()
+        ),
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
         (GAMBLER, leaves_global_chance_alone, "uses the global RNG of torch"),
         (LOADED_DIE, leaves_global_chance_alone, "uses the global RNG of Python"),

@@ -1,0 +1,51 @@
+"""What an upload tells of a client's labels: tables group methods by what they say they use."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import Tensor
+
+from benchmark.contract import Client, Information, Upload
+
+_COVERED = {
+    Information.LABEL_COUNTS: {Information.LABEL_COUNTS, Information.ALL_DATA},
+    Information.LABEL_SETS: {
+        Information.LABEL_SETS,
+        Information.LABEL_COUNTS,
+        Information.ALL_DATA,
+    },
+}
+
+
+def undeclared(client: Client, upload: Upload, uses: Collection[Information]) -> Iterator[str]:
+    """Yield what an upload tells of the client's labels that ``uses`` doesn't name.
+
+    Label counts are recognised as they are or as shares, label sets as a mask of the classes or
+    as a list of them; what is encoded otherwise is not seen.
+    """
+    counts = client.label_counts.cpu()
+    for part, tensors in upload.parts.items():
+        for name, value in tensors.items():
+            told = _told(value.cpu().flatten(), counts)
+            if told is not None and _COVERED[told].isdisjoint(uses):
+                yield (
+                    f"client {client.info.index} uploads its {told} ('{part}', '{name}'): "
+                    f"name Information.{told.name} in 'uses'"
+                )
+
+
+def _told(value: Tensor, counts: Tensor) -> Information | None:
+    held = counts > 0
+    numbers = value.double()
+    for known in (counts.double(), counts / counts.sum()):
+        if value.numel() == len(counts) and torch.allclose(numbers, known.double(), atol=1e-6):
+            return Information.LABEL_COUNTS
+    # All classes, or the first alone, are what tensors of anything may hold.
+    if value.is_floating_point() or bool(held.all()) or int(held.sum()) < 2:
+        return None
+    for known in (held.long(), held.nonzero().flatten()):
+        if torch.equal(value.long(), known):
+            return Information.LABEL_SETS
+    return None
