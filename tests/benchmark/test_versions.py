@@ -51,7 +51,7 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "71c256002f1778f7"), ENGINE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "d05fa6cd914e0ca9"), ENGINE),
         ("RECIPE_VERSION", RECIPE_VERSION, ("2", "45bf241f2236aba7"), RECIPE),
     ],
 )
