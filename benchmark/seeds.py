@@ -70,20 +70,28 @@ class Streams:
 
 
 @contextmanager
-def seeded_global(generator: torch.Generator) -> Iterator[None]:
+def seeded_global(generator: torch.Generator, device: torch.device | None = None) -> Iterator[None]:
     """Lend torch's global streams to code that takes no generator, then restore them.
 
     Some layers (dropout) and libraries (timm) draw from the global stream only. Inside
     the context that stream is seeded from ``generator``; outside nothing changed.
+
+    Parameters
+    ----------
+    generator : torch.Generator
+        Gives one number, the seed of the CPU's stream and of that on its own device.
+    device : torch.device, optional
+        Where the code computes, if that may be another device: it draws from its stream there.
     """
     import torch
 
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
-    devices = [generator.device] if generator.device.type == "cuda" else []
+    places = dict.fromkeys((generator.device, device or generator.device))
+    devices = [place for place in places if place.type == "cuda"]
     with torch.random.fork_rng(devices=devices):
         # Not `torch.manual_seed`: it would also seed devices that are not put back.
         torch.default_generator.manual_seed(seed)
-        for device in devices:
-            with torch.cuda.device(device):
+        for place in devices:
+            with torch.cuda.device(place):
                 torch.cuda.manual_seed(seed)
         yield

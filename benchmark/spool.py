@@ -71,6 +71,8 @@ class OnDisk:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return some of the bytes, copied."""
+        if start == stop:  # at the end of the file, there is no page to map
+            return _copied(b"", 0, 0)
         begin = self.offset + start
         page = begin - begin % mmap.ALLOCATIONGRANULARITY
         size = self.offset + stop - page

@@ -197,7 +197,8 @@ def check_tracker(name: str) -> None:
         raise unknown("tracker", name, _TRACKERS)
     if importlib.util.find_spec(name) is None:
         raise UserError(
-            f"--tracker {name}: its package is not installed; pip install 'oneshot-fl[{name}]'"
+            f"--tracker {name}: its package is not installed; run `pip install -e '.[{name}]'` in "
+            "the project's folder"
         )
 
 

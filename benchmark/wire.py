@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmark.contract import Message
 from benchmark.errors import UserError
-from benchmark.spool import Place, Source, StoredTensors
+from benchmark.spool import InMemory, Place, Source, StoredTensors
 
 if TYPE_CHECKING:
     import torch
@@ -91,23 +91,8 @@ def decode(data: bytes, cls: type[MessageT], where: str = "message") -> MessageT
     WireError
         If the bytes are no message.
     """
-    if not data:
-        return cls()
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        flat = load(data)
-        about = json.loads(_header(data).get("__metadata__", {}).get(_METADATA_KEY, "{}"))
-        parts: dict[str, dict[str, Tensor]] = {part: {} for part in about.get("empty", ())}
-        for name in flat:
-            part, _, tensor = name.partition("/")
-            # A clone lies in torch's own, aligned memory, as the sender's did.
-            parts.setdefault(part, {})[tensor] = flat[name].clone()
-    except (SafetensorError, ValueError, AttributeError) as error:
-        raise WireError(f"{where}: these {len(data)} bytes are no message: {error}") from None
-    ordered = {part: dict(sorted(parts[part].items())) for part in sorted(parts)}
-    return cls(parts=ordered, values=about.get(VALUES, {}))
+    seen = view(InMemory(data), cls, where)
+    return cls(parts={part: dict(seen.parts[part]) for part in seen.parts}, values=seen.values)
 
 
 def view(source: Source, cls: type[MessageT], where: str = "message") -> MessageT:
@@ -143,7 +128,9 @@ def view(source: Source, cls: type[MessageT], where: str = "message") -> Message
         parts: dict[str, dict[str, Place]] = {part: {} for part in about.get("empty", ())}
         for name, entry in header.items():
             part, _, tensor = name.partition("/")
-            parts.setdefault(part, {})[tensor] = _place(entry, start, len(source))
+            parts.setdefault(part, {})[tensor] = _place(entry, start)
+        places = (place for tensors in parts.values() for place in tensors.values())
+        _check_places(places, start, len(source))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WireError(f"{where}: these {len(source)} bytes are no message: {error}") from None
     ordered = {
@@ -294,13 +281,27 @@ def _bytes(source: Source, start: int, stop: int) -> bytes:
     return source.read(start, stop).numpy().tobytes()
 
 
-def _place(entry: Mapping[str, Any], start: int, end: int) -> Place:
+def _place(entry: Mapping[str, Any], start: int) -> Place:
     """Return where a tensor is, from its entry in the header of a container."""
-    dtype, shape = _dtypes()[entry["dtype"]], tuple(entry["shape"])
+    dtype, shape = _dtypes().get(entry["dtype"]), tuple(entry["shape"])
+    if dtype is None:
+        raise ValueError(f"there is no type '{entry['dtype']}'")
     first, last = (start + offset for offset in entry["data_offsets"])
-    if not start <= first <= last <= end or last - first != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{shape} of {dtype} is not at {first} to {last} of {end} bytes")
+    whole = all(isinstance(number, int) for number in (*shape, first, last))
+    if not whole or min(shape, default=0) < 0 or last - first != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{shape} of {dtype} is not at {first} to {last}")
     return Place(first, last, dtype, shape)
+
+
+def _check_places(places: Iterable[Place], start: int, end: int) -> None:
+    """Check that tensors lie side by side, as they are written, and that nothing follows."""
+    reached = start
+    for place in sorted(places, key=lambda place: (place.start, place.stop)):
+        if place.start != reached:
+            raise ValueError(f"a tensor begins at {place.start}, expected is {reached}")
+        reached = place.stop
+    if reached != end:
+        raise ValueError(f"the last tensor ends at {reached} of {end} bytes")
 
 
 @lru_cache(maxsize=1)
@@ -310,6 +311,7 @@ def _dtypes() -> dict[str, torch.dtype]:
 
     floats = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
     eights = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "BOOL": "bool"}
+    eights |= {"F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz"}
     signed = {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
     unsigned = {f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)}
     names = floats | eights | signed | unsigned

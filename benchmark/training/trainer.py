@@ -191,7 +191,7 @@ def _training(
 ) -> Iterator[None]:
     """Prepare model and process for training, and put back what is not the model's weights."""
     with ExitStack() as stack:
-        stack.enter_context(seeded_global(generator))
+        stack.enter_context(seeded_global(generator, device))
         stack.enter_context(limited_threads(compute.threads))
         stack.enter_context(torch.enable_grad())
         if device.type == "cuda":

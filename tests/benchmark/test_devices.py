@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from benchmark.engine import execute
 from benchmark.experiment import plan, resolve
+from benchmark.images import Normalization
 from benchmark.registry import discover
-from benchmark.specs import ComputeSpec
+from benchmark.seeds import Streams
+from benchmark.specs import ComputeSpec, RecipeSpec
 from benchmark.store import Status, Store
+from benchmark.training.trainer import train
 
 REGISTRY = discover()
 CUDA = ComputeSpec(device="cuda", precision="fp32")
@@ -146,3 +149,19 @@ def test_a_run_on_cuda_prepares_its_libraries(monkeypatch: pytest.MonkeyPatch, c
     assert not torch.backends.cuda.matmul.allow_tf32
     assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert moved(torch.ones(2), "cuda").device.type == "cuda"
+
+
+def test_dropout_is_seeded_where_the_model_is(monkeypatch: pytest.MonkeyPatch, cuda: None) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 2)).to("cuda")
+    train(
+        model,
+        torch.arange(64, dtype=torch.uint8).view(4, 1, 4, 4),
+        torch.tensor([0, 1, 0, 1]),
+        recipe=RecipeSpec(epochs=1, batch_size=2),
+        normalization=Normalization((0.5,), (0.25,)),
+        generator=Streams(0).torch("train"),  # the order of samples is that of a CPU's run
+        compute=CUDA,
+    )
+    assert len(seeded) == 1

@@ -6,6 +6,8 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +132,34 @@ def test_only_the_streams_that_are_put_back_are_seeded(monkeypatch: pytest.Monke
     with seeded_global(Streams(1).torch("x")):
         torch.rand(1)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu"), torch.device("cuda", 1)])
+def test_the_stream_where_code_computes_is_lent_too(
+    device: torch.device | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked: list[torch.device] = []
+    seeded: list[tuple[torch.device, int]] = []
+    fork = torch.random.fork_rng
+
+    @contextmanager
+    def fork_rng(devices: list[torch.device]) -> Iterator[None]:
+        forked.extend(devices)
+        with fork(devices=[]):
+            yield
+
+    @contextmanager
+    def entered(device: torch.device) -> Iterator[None]:
+        patch.setattr(torch.cuda, "manual_seed", lambda seed: seeded.append((device, seed)))
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.random, "fork_rng", fork_rng)
+        patch.setattr(torch.cuda, "device", entered)
+        with seeded_global(Streams(1).torch("x"), device):
+            first, seed = torch.rand(5), torch.initial_seed()
+    cuda = [device] if device is not None and device.type == "cuda" else []
+    assert forked == cuda
+    assert seeded == [(place, seed) for place in cuda]
+    with seeded_global(Streams(1).torch("x")):
+        assert torch.equal(first, torch.rand(5)), "the CPU's numbers are the same with and without"

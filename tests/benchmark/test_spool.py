@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import sys
 import weakref
@@ -95,6 +96,16 @@ def test_uploads_of_a_round_share_a_file_that_closes_with_the_last_of_them(tmp_p
     gc.collect()
     assert file() is None
     assert torch.equal(view(third, Upload).parts["model"]["w"], torch.full((3, 5), 3.0))
+
+
+def test_nothing_can_be_read_where_a_page_and_the_file_end(tmp_path: Path) -> None:
+    data = bytes(range(256)) * (mmap.ALLOCATIONGRANULARITY // 256)
+    source = Spool(tmp_path, in_memory=0).put(data)
+    assert isinstance(source, OnDisk)
+    for place in (0, 100, len(data)):
+        nothing = source.read(place, place)
+        assert (nothing.dtype, nothing.shape) == (torch.uint8, (0,))
+    assert source.read(len(data) - 2, len(data)).tolist() == [254, 255]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="open files can't lose their names there")

@@ -150,7 +150,7 @@ def test_a_run_that_is_tried_again_is_begun_once(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'oneshot-fl\[wandb\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[wandb\]'` in the project's folder"):
         check_tracker("wandb")
 
 

