@@ -159,6 +159,7 @@ class Client(Protocol):
         steps: int | None = None,
         lr: float | None = None,
         label_masked: bool = False,
+        loss: Loss | None = None,
     ) -> None:
         """Train ``model`` in place on this client's data by the scenario's recipe.
 
@@ -173,6 +174,12 @@ class Client(Protocol):
         label_masked : bool
             Whether logits of classes that this client does not hold are set to zero in
             the loss (HeteroFL's masked cross-entropy).
+        loss : callable, optional
+            What is minimised in place of the mean cross-entropy, such as that with FedProx's
+            proximal term: ``loss(model, images, logits, labels)``, of the model in train mode,
+            a batch of augmented images [B, C, H, W] in classifier range, the model's logits
+            [B, classes] in fp32 and their labels [B], returns a 0-d tensor. Optimiser,
+            schedule, batches and augmentation stay the recipe's.
         """
 
     def cached(
@@ -211,6 +218,9 @@ class Client(Protocol):
 
 
 Report = Callable[..., None]
+Loss = Callable[["nn.Module", "Tensor", "Tensor", "Tensor"], "Tensor"]
+"""From model, images, logits and labels to the loss; see :meth:`Client.train`."""
+
 Made = tuple["Mapping[str, Tensor]", Mapping[str, Any]]
 """Tensors by name, and small JSON values about them."""
 

@@ -24,7 +24,7 @@ from benchmark.seeds import Streams
 from benchmark.specs import RECIPE_VERSION, BudgetSpec, ComputeSpec, RecipeSpec, ScenarioSpec
 from benchmark.store import Cache, Entry
 from benchmark.training.precision import autocast
-from benchmark.training.trainer import train
+from benchmark.training.trainer import Loss, train
 from datasets import Augmentation
 
 TRAINING = "train"
@@ -226,11 +226,12 @@ class LocalClient:
         steps: int | None = None,
         lr: float | None = None,
         label_masked: bool = False,
+        loss: Loss | None = None,
     ) -> None:
         """Train ``model`` in place on this client's data; see the contract."""
         if steps is None:
             steps = self.local_steps()
-        self._fit(model, TRAINING, steps, lr=lr, label_masked=label_masked)
+        self._fit(model, TRAINING, steps, lr=lr, label_masked=label_masked, loss=loss)
 
     def warm_up(self, model: Classifier) -> None:
         """Train ``model`` in place for one warm-up round."""
@@ -317,6 +318,7 @@ class LocalClient:
         *,
         lr: float | None = None,
         label_masked: bool = False,
+        loss: Loss | None = None,
         chance: torch.Generator | None = None,
     ) -> int:
         where = f"client {self.info.index}"
@@ -332,6 +334,7 @@ class LocalClient:
             steps=steps,
             lr=lr,
             class_mask=(self.label_counts > 0).to(self.device) if label_masked else None,
+            objective=loss,
             on_step=self._events.on_step(f"training {where}"),
             where=where,
         )

@@ -27,6 +27,10 @@ CHECK_EVERY = 50
 OnStep = Callable[[int, int, Tensor], None]
 """Called after each step with steps done, steps in all, and the loss (0-d, on the device)."""
 
+Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+"""From the model in train mode, images [B, C, H, W] in classifier range, their logits
+[B, classes] (fp32, masked where the training is) and labels [B] to the loss (0-d)."""
+
 
 @dataclass(frozen=True)
 class TrainingSummary:
@@ -63,6 +67,7 @@ def train(
     steps: int | None = None,
     lr: float | None = None,
     class_mask: Tensor | None = None,
+    objective: Loss | None = None,
     on_step: OnStep | None = None,
     where: str = "model",
 ) -> TrainingSummary:
@@ -99,6 +104,8 @@ def train(
     class_mask : Tensor, optional
         bool [classes]: logits of other classes are set to zero in the loss (the masked
         cross-entropy of HeteroFL, arXiv 2010.01264, section 3).
+    objective : callable, optional
+        The loss, see :data:`Loss`; the mean cross-entropy if not given.
     on_step : callable, optional
         Progress, see :data:`OnStep`; it must change neither the model nor any random stream.
     where : str
@@ -137,7 +144,8 @@ def train(
         for step, (inputs, targets) in enumerate(batches.cycle(total)):
             with _usable_batch_norm(model, len(targets)), autocast(compute, device):
                 logits = forward(inputs)
-            loss = cross_entropy(logits, targets, mask)
+                own = objective and objective(model, inputs, masked(logits, mask), targets)
+            loss = cross_entropy(logits, targets, mask) if own is None else own
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimizer.step()
@@ -168,10 +176,13 @@ def cross_entropy(logits: Tensor, targets: Tensor, class_mask: Tensor | None = N
     class_mask : Tensor, optional
         bool [classes]; logits of classes outside it are set to zero.
     """
+    return F.cross_entropy(masked(logits, class_mask), targets)
+
+
+def masked(logits: Tensor, class_mask: Tensor | None) -> Tensor:
+    """Return logits [B, classes] in fp32, those of classes outside a bool mask [classes] zero."""
     logits = logits.float()
-    if class_mask is not None:
-        logits = logits.masked_fill(~class_mask, 0.0)
-    return F.cross_entropy(logits, targets)
+    return logits if class_mask is None else logits.masked_fill(~class_mask, 0.0)
 
 
 def _sgd(model: nn.Module, recipe: RecipeSpec, lr: float) -> torch.optim.Optimizer:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from federation_lab import UNEQUAL, State, bench, equal, start_of, window
+from torch import Tensor, nn
 
 from benchmark.contract import Broadcast
 from benchmark.events import Events
@@ -158,6 +160,22 @@ def test_own_training_has_a_stream_for_each_round(tmp_path: Path) -> None:
     assert equal(own(0), federation.client(0).local_model().state_dict())
     assert equal(own(1), own(1))
     assert not equal(own(0), own(1))
+
+
+def test_own_training_may_have_a_loss_of_its_own(tmp_path: Path) -> None:
+    client = bench(tmp_path).federation().client(0)
+    plain, same, still = (client.initial_model() for _ in range(3))
+
+    def given(model: nn.Module, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels)
+
+    client.train(plain)
+    client.train(same, loss=given)
+    client.train(still, loss=lambda *batch: 0.0 * given(*batch))
+    assert equal(plain.state_dict(), same.state_dict())
+    start = client.initial_model().head.weight
+    assert torch.equal(still.head.weight, start)
+    assert not torch.equal(plain.head.weight, start)
 
 
 @pytest.mark.parametrize("steps", [0, -1])

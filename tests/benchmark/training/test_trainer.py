@@ -198,6 +198,46 @@ def test_the_head_of_masked_classes_does_not_move() -> None:
     assert not torch.equal(model[-1].weight[:2], fresh[-1].weight[:2])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_loss_of_ones_own_replaces_the_cross_entropy_and_nothing_else(precision: str) -> None:
+    plain, same, proximal = small(dropout=0.3), small(dropout=0.3), small(dropout=0.3)
+    start = [parameter.detach().clone() for parameter in small().parameters()]
+
+    def given(model: nn.Module, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        assert model.training
+        assert (images.shape[1:], logits.dtype) == ((1, 8, 8), torch.float32)
+        return F.cross_entropy(logits, labels)
+
+    def held_back(model: nn.Module, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        ways = zip(model.parameters(), start, strict=True)
+        distance = torch.stack([(new - old).square().sum() for new, old in ways]).sum()
+        return F.cross_entropy(logits, labels) + 5 * distance
+
+    compute = ComputeSpec(precision=precision, threads=1)
+    run(plain, compute=compute)
+    run(same, compute=compute, objective=given)
+    run(proximal, compute=compute, objective=held_back)
+    assert same_state(plain, same)
+
+    def moved(model: nn.Module) -> float:
+        ways = zip(model.parameters(), start, strict=True)
+        return sum(float((new - old).detach().square().sum()) for new, old in ways)
+
+    assert 0 < moved(proximal) < moved(plain) / 2
+
+
+def test_a_loss_of_ones_own_sees_masked_logits() -> None:
+    seen: list[Tensor] = []
+
+    def keep(model: nn.Module, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        seen.append(logits.detach())
+        return F.cross_entropy(logits, labels)
+
+    run(small(), objective=keep, class_mask=torch.tensor([True, True, False, True]))
+    assert all(bool((logits[:, 2] == 0).all()) for logits in seen)
+    assert bool((seen[0][:, 3] != 0).any())
+
+
 @pytest.mark.parametrize(("n", "batch"), [(1, 16), (5, 16), (17, 16)])
 @pytest.mark.parametrize("family", ["cnn", "resnet18", "lenet"])
 def test_few_samples_train(family: str, n: int, batch: int) -> None:
