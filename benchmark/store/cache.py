@@ -214,11 +214,11 @@ class Cache:
         """Return the bytes on the disk of each kind of artifact."""
         return {path.name: folder_size(path) for path in self._kinds()}
 
-    def remove(self, kind: str | None = None) -> int:
-        """Remove all entries of a kind (of every kind if not given); return the bytes freed."""
+    def remove(self, kind: str) -> int:
+        """Remove all entries of a kind; return the bytes freed."""
         freed = 0
         for path in self._kinds():
-            if kind in (None, path.name):
+            if kind == path.name:
                 freed += folder_size(path)
                 remove(path)
         sweep(self._temporary)
