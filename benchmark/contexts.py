@@ -210,7 +210,6 @@ class Client(Protocol):
         """Report progress and losses; passive. They become rows of the run's history."""
 
 
-Report = Callable[..., None]
 Made = tuple["Mapping[str, Tensor]", Mapping[str, Any]]
 """Tensors by name, and small JSON values about them."""
 

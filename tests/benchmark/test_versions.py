@@ -51,7 +51,7 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "20c79d9ff24957ee"), ENGINE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "390f14a2f8b946f0"), ENGINE),
         ("RECIPE_VERSION", RECIPE_VERSION, ("2", "642e1270261d9e43"), RECIPE),
     ],
 )
