@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import partition_parity
 import pytest
-
-from datasets import partition_parity
-from datasets.errors import PartitionError
-from datasets.partition import partition
-from datasets.partition_parity import (
+from partition_parity import (
     chunked_iid,
     coboosting_dir,
     coboosting_n_cls,
     dense_split,
     mosaic_split,
 )
+
+from datasets.errors import PartitionError
+from datasets.partition import partition
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MOSAIC = np.load(GOLDEN / "mosaic" / "partition.npz")
