@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from benchmark.errors import DivergedError, UserError
-from benchmark.executor.processes import own_peak_memory
 from benchmark.import_path import prepare_path
 from benchmark.store.status import Status
 
@@ -147,7 +146,7 @@ def main(
     root.setLevel(log_level)
     logging.captureWarnings(True)
     ending = _compute(target, payload, events)
-    events.send(END, **ending, peak_memory=own_peak_memory())
+    events.send(END, **ending)
     connection.close()
 
 

@@ -101,10 +101,6 @@ def setup(payload: Payload, events: EventSender) -> dict[str, Any]:
     }
 
 
-def allocate(payload: Payload, events: EventSender) -> int:
-    return len(b"x" * 120_000_000)
-
-
 def span(payload: Payload, events: EventSender) -> list[float]:
     began = time.monotonic()  # of the machine, the same in all processes
     time.sleep(payload["seconds"])
