@@ -62,10 +62,6 @@ class PoolExecutor:
         self._interval = progress_interval
         self._context = forkserver.context(preload)
 
-    def warm_up(self) -> None:
-        """Start the fork server now, so that it imports while the caller prepares."""
-        forkserver.ensure_running()
-
     def run(self, jobs: Iterable[Job | None], on_event: OnEvent | None = None) -> Iterator[Outcome]:
         """Compute jobs and yield each outcome as it comes; see :class:`Executor`.
 
@@ -119,13 +115,13 @@ class PoolExecutor:
             used = [other.gpu for other in others]
             gpu = min(self._gpus, key=used.count)
         running = RunningJob(job, on_event, self._grace, gpu=gpu)
-        try:
-            reader, writer = self._context.Pipe(duplex=False)
-            running.start(self._process(job, writer, gpu), reader)
-            writer.close()
-        except BaseException:
-            running.end()
-            raise
+        reader, writer = self._context.Pipe(duplex=False)
+        with writer:  # the process has an end of its own
+            try:
+                running.start(self._process(job, writer, gpu), reader)
+            except BaseException:
+                running.end()
+                raise
         return running
 
     def _process(self, job: Job, writer: Connection[Any, Any], gpu: str | None) -> BaseProcess:

@@ -158,6 +158,20 @@ def test_the_environment_of_the_caller_stays_as_it_was() -> None:
     assert sys.modules["__main__"] is main
 
 
+def test_a_process_that_can_not_be_started_leaves_no_pipe_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(process: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(forkserver, "start", refuse)
+    before = psutil.Process().num_fds()
+    with pytest.raises(BlockingIOError) as held:  # with all that its frames hold
+        list(PoolExecutor("executor_targets:double").run([Job(RUN, {"number": 1})]))
+    assert psutil.Process().num_fds() == before
+    assert held.traceback
+
+
 def test_a_killed_job_tells_what_memory_it_was_seen_to_hold(tmp_path: Path) -> None:
     heard: list[Event] = []
 
