@@ -34,8 +34,6 @@ class PoolExecutor:
         its process gets to close down after it.
     preload : sequence of str
         Modules that the fork server imports once.
-    progress_interval : float
-        Seconds between two progress events of a job.
 
     Raises
     ------
@@ -51,7 +49,6 @@ class PoolExecutor:
         gpus: Sequence[str] = (),
         grace: float = 2.0,
         preload: Sequence[str] = forkserver.PRELOAD,
-        progress_interval: float = 0.1,
     ) -> None:
         if workers < 1:
             raise ValueError(f"a pool has at least 1 worker, not {workers}")
@@ -59,7 +56,6 @@ class PoolExecutor:
         self._workers = workers
         self._gpus = tuple(gpus)
         self._grace = grace
-        self._interval = progress_interval
         self._context = forkserver.context(preload)
 
     def run(self, jobs: Iterable[Job | None], on_event: OnEvent | None = None) -> Iterator[Outcome]:
@@ -128,7 +124,6 @@ class PoolExecutor:
         options = {
             "threads": job.threads,
             "log_level": logging.getLogger().getEffectiveLevel(),
-            "interval": self._interval,
             "gpu": gpu,
         }
         return self._context.Process(

@@ -63,19 +63,15 @@ def test_outcomes_come_in_order_with_their_results() -> None:
     assert all(outcome.seconds > 0 and outcome.reason == "" for outcome in outcomes)
 
 
-def test_events_arrive_in_order_and_progress_is_thinned_out(
+def test_events_arrive_in_order_and_talk_goes_to_the_log(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     events: list[Event] = []
     with caplog.at_level(logging.WARNING):
         assert compute("talk", events=events).status is Status.DONE
-    assert (events[0].kind, events[0].data) == ("phase", {"name": "training"})
-    assert (events[-1].kind, events[-1].data) == ("phase", {"name": "evaluation"})
-    progress = [event.data["step"] for event in events if event.kind == "progress"]
-    assert len(progress) < 50
-    assert progress == sorted(progress)
-    # The last one is held back, not lost.
-    assert (progress[0], progress[-1]) == (0, 499)
+    assert [(event.kind, event.data) for event in events] == [
+        ("progress", {"step": step}) for step in range(500)
+    ]
     assert "careful with this" in caplog.text
     assert "deprecated" in caplog.text
     assert "noise" not in capfd.readouterr().out
