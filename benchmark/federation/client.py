@@ -320,6 +320,7 @@ class LocalClient:
         chance: torch.Generator | None = None,
     ) -> int:
         where = f"client {self.info.index}"
+        doing = "warm-up of" if purpose == "warm-up" else "training"
         summary = train(
             model,
             self.images,
@@ -332,7 +333,7 @@ class LocalClient:
             steps=steps,
             lr=lr,
             class_mask=(self.label_counts > 0).to(self.device) if label_masked else None,
-            on_step=self._events.on_step(f"training {where}"),
+            on_step=self._events.on_step(f"{doing} {where}"),
             where=where,
         )
         return summary.steps
