@@ -174,7 +174,7 @@ def _prepare(
     from benchmark.grid import Options
     from datasets.loading import load
 
-    cache = Options(results=values.results).cache_folder / "data"
+    cache = Options(results=values.results).data_cache
     began, done = time.monotonic(), []
     for size in dict.fromkeys(values.image_size):
         data = load(

@@ -108,6 +108,11 @@ class Cache:
         """Folder for temporary files of a run; ``None`` if the cache's own is not to be used."""
         return None if self.disabled else self._temporary
 
+    @property
+    def datasets(self) -> Path | None:
+        """Folder for decoded datasets; ``None`` if they are not to be kept."""
+        return None if self.disabled else self.root / "data"
+
     def key(self, description: Mapping[str, Any]) -> str:
         """Return the key of a description: the hash of its canonical JSON."""
         return digest(description)[:KEY_LENGTH]

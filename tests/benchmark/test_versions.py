@@ -51,7 +51,7 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "390f14a2f8b946f0"), ENGINE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "7b45298a2783f3bd"), ENGINE),
         ("RECIPE_VERSION", RECIPE_VERSION, ("2", "4e78cc252a6904bb"), RECIPE),
     ],
 )
