@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sized
 from pathlib import Path
 
 from datasets.building import build_entry, check_classes, decode_pictures
@@ -17,7 +18,7 @@ from datasets.image_dataset import (
     fingerprint,
     measured_moments,
 )
-from datasets.places import locate, obtain
+from datasets.places import Location, locate, obtain
 from datasets.progress import Progress, silent
 
 _LOG = logging.getLogger(__name__)
@@ -67,11 +68,12 @@ def load(
     spec = spec_of(name)
     if image_size not in IMAGE_SIZES:
         raise DataError(f"image size {image_size} is not supported, one of: 32, 64")
-    files = obtain(name, data_root, download=download, progress=progress).files
+    found = obtain(name, data_root, download=download, progress=progress)
+    files = found.files
     entry = entry_path(cache_dir, spec, files, image_size) if cache_dir is not None else None
     decoded = read_entry(entry) if entry is not None else None
     if decoded is None:
-        decoded = _decode(spec, files, image_size, entry, progress)
+        decoded = _decode(spec, found, image_size, entry, progress)
         _warn_of_others(spec, files)
     return ImageDataset(
         name=name,
@@ -101,25 +103,39 @@ def is_decoded(name: str, data_root: Path | None, image_size: int, cache_dir: Pa
 
 def _decode(
     spec: DatasetSpec,
-    files: tuple[Path, ...],
+    found: Location,
     image_size: int,
     entry: Path | None,
     progress: Progress,
 ) -> Decoded:
     measure = not spec.mean
     if spec.pictures is None:
-        decoded = _in_memory(spec.arrays(files, image_size), measure)
+        arrays = spec.arrays(found.files, image_size)
+        _warn_of_sizes(spec, found, *arrays)
+        decoded = _in_memory(arrays, measure)
         if entry is not None:
             write_entry(entry, decoded)
         return decoded
-    pictures = spec.pictures(files)
+    pictures = spec.pictures(found.files)
     check_classes(pictures, spec.info.classes)
+    _warn_of_sizes(spec, found, pictures.train, pictures.test)
     if entry is not None:
         built = build_entry(entry, pictures, image_size, progress, measure=measure)
         if built is not None:
             return built
     splits = decode_pictures(pictures, image_size, progress)
     return _in_memory(splits, measure, pictures.class_names)
+
+
+def _warn_of_sizes(spec: DatasetSpec, found: Location, train: Sized, test: Sized) -> None:
+    """Warn of parts of other sizes than the published ones; before pictures are decoded."""
+    sizes, published = (len(train), len(test)), (spec.info.train_samples, spec.info.test_samples)
+    if sizes != published:
+        where = found.files[0] if len(found.files) == 1 else found.place
+        _LOG.warning(
+            "dataset '%s' in %s has %d training and %d test images; published are %d and %d",
+            spec.info.name, where, *sizes, *published,
+        )  # fmt: skip
 
 
 def _warn_of_others(spec: DatasetSpec, files: tuple[Path, ...]) -> None:

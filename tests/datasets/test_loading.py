@@ -67,6 +67,25 @@ def test_digits() -> None:
     assert load("digits", image_size=64).fingerprint != data.fingerprint
 
 
+def test_other_sizes_than_the_published_ones_are_warned_of(
+    tmp_path: Path,
+    nothing_else: Path,
+    write_set: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_set(tmp_path / "mnist", zipped=True)
+    for _ in range(2):  # the second time from the cache
+        load("mnist", data_root=tmp_path, cache_dir=tmp_path / "cache", download=False)
+    (said,) = [text for text in caplog.messages if "published are" in text]
+    assert said == (
+        f"dataset 'mnist' in {tmp_path / 'mnist'} has 30 training and 20 test images; "
+        "published are 60000 and 10000"
+    )
+    caplog.clear()
+    load("digits")
+    assert not caplog.messages
+
+
 def test_arrays_are_read_only() -> None:
     data = load("digits")
     with pytest.raises(ValueError, match="read-only"):
