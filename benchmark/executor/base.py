@@ -66,7 +66,7 @@ class Event:
     run_id : str
         The run.
     kind : str
-        What it is, such as ``"phase"`` or ``"progress"``.
+        What it is; runs send ``"progress"``.
     data : dict of JSON values
         The rest.
     """
@@ -119,7 +119,7 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Computes jobs: one at a time, in a pool, or on a cluster."""
+    """Computes jobs: in processes of this machine, or on a cluster."""
 
     def run(self, jobs: Iterable[Job | None], on_event: OnEvent | None = None) -> Iterator[Outcome]:
         """Compute jobs and yield each outcome as it comes, in any order.
