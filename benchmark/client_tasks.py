@@ -20,7 +20,7 @@ from benchmark.store import Status
 
 log = logging.getLogger(__name__)
 
-_AT_CLIENT = re.compile(r"(?:training )?client (\d+)")
+AT_CLIENT = re.compile(r"(?:training )?client (\d+)")
 """Phases of a run that works at a client."""
 
 
@@ -62,7 +62,7 @@ class ClientTasks:
         front = self._fronts.get(run_id)
         if front is None:
             return
-        at = _AT_CLIENT.fullmatch(phase)
+        at = AT_CLIENT.fullmatch(phase)
         if at is not None:
             front.at = int(at[1])
         elif front.at is not None:

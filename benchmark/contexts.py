@@ -217,7 +217,6 @@ class Client(Protocol):
         """Report progress and losses; passive. They become rows of the run's history."""
 
 
-Report = Callable[..., None]
 Loss = Callable[["nn.Module", "Tensor", "Tensor", "Tensor"], "Tensor"]
 """From model, images, logits and labels to the loss; see :meth:`Client.train`."""
 

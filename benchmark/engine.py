@@ -50,14 +50,13 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
     configure_threads(spec.compute.threads)
     configure_device(spec.compute.device)
     events = Events(sink)
-    cache_root = Path(payload["cache"])
-    cache = Cache(cache_root, disabled=not payload["use_cache"])
+    cache = Cache(Path(payload["cache"]), disabled=not payload["use_cache"])
     events.progress("loading data", 0, 1)
     loading = time.perf_counter()
     data = load_scenario_data(
         spec.scenario,
         Path(payload["data_root"]) if payload.get("data_root") else None,
-        cache_root / "data" if payload["use_cache"] else None,
+        cache.datasets,
     )
     data_seconds = time.perf_counter() - loading
     if INCEPTION in spec.measure.extractors and "client" not in payload:

@@ -1,4 +1,4 @@
-"""Progress out of a run: phases, steps and losses, rate-limited; nothing comes back."""
+"""Progress out of a run: phases, steps and losses, thinned out here; nothing comes back."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Events:
         if self._sink is None:
             return
         now = time.monotonic()
-        if phase == self._phase and now - self._last < INTERVAL and step < total:
+        if phase == self._phase and now - self._last < INTERVAL and step != total:
             return
         self._phase, self._last = phase, now
         self._sink.send(

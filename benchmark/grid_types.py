@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmark.experiment import PlannedRun
-from benchmark.store import Record
+from benchmark.store import Cache, Record
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Options:
     @property
     def data_cache(self) -> Path | None:
         """Where decoded data is kept; ``None`` where nothing is."""
-        return self.cache_folder / "data" if self.cache else None
+        return Cache(self.cache_folder, disabled=not self.cache).datasets
 
     def forced(self, run: PlannedRun) -> bool:
         """Return whether a run is to be run again."""

@@ -65,10 +65,6 @@ class Normalization:
         """Map images [B, C, H, W] from tanh range to classifier range."""
         return self.from_unit((images + 1) / 2)
 
-    def to_tanh(self, images: Tensor) -> Tensor:
-        """Map images [B, C, H, W] from classifier range to tanh range (not clamped)."""
-        return self.to_unit(images) * 2 - 1
-
     def from_uint8(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Map stored uint8 images [B, C, H, W] to classifier range in ``dtype``."""
         return self.from_unit(images.to(dtype) / 255)

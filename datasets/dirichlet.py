@@ -1,8 +1,8 @@
 """Draws from a symmetric Dirichlet, and the size-capped rule of the published partitions.
 
-One implementation for the current schemes (``numpy.random.Generator``) and for the parity
-modes that replay published splits (``numpy.random.RandomState``): the two differ in their
-random streams and in nothing else.
+One implementation for the schemes (``numpy.random.Generator``) and for the tests that replay
+published splits (``numpy.random.RandomState``): the two differ in their random streams and in
+nothing else.
 """
 
 from __future__ import annotations

@@ -38,11 +38,6 @@ class Augmentation:
         if self.crop_padding < 0:
             raise DataError(f"crop_padding must be 0 or more pixels, got {self.crop_padding}")
 
-    @property
-    def is_identity(self) -> bool:
-        """Whether the augmentation changes nothing."""
-        return self.crop_padding == 0 and not self.flip
-
     def at(self, image_size: int) -> Augmentation:
         """Return the augmentation for images of another size than 32 pixels.
 
@@ -213,21 +208,6 @@ class ImageDataset:
     std: tuple[float, ...]
     augmentation: Augmentation
     fingerprint: str
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, held or not."""
-        return len(self.class_names)
-
-    @property
-    def channels(self) -> int:
-        """Number of image channels."""
-        return int(self.train.images.shape[1])
-
-    @property
-    def image_size(self) -> int:
-        """Height and width in pixels."""
-        return int(self.train.images.shape[2])
 
 
 def measured_moments(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

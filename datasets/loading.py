@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sized
 from pathlib import Path
 
 from datasets.building import build_entry, check_classes, decode_pictures
@@ -18,7 +19,7 @@ from datasets.image_dataset import (
     measured_moments,
 )
 from datasets.pictures import PictureSet
-from datasets.places import locate, obtain
+from datasets.places import Location, locate, obtain
 from datasets.progress import Progress, silent
 
 _LOG = logging.getLogger(__name__)
@@ -68,11 +69,12 @@ def load(
     spec = spec_of(name)
     if image_size not in IMAGE_SIZES:
         raise DataError(f"image size {image_size} is not supported, one of: 32, 64")
-    files = obtain(name, data_root, download=download, progress=progress).files
+    found = obtain(name, data_root, download=download, progress=progress)
+    files = found.files
     entry = entry_path(cache_dir, spec, files, image_size) if cache_dir is not None else None
     decoded = read_entry(entry) if entry is not None else None
     if decoded is None:
-        decoded = _decode(spec, files, image_size, entry, progress)
+        decoded = _decode(spec, found, image_size, entry, progress)
         _warn_of_others(spec, files)
     return ImageDataset(
         name=name,
@@ -106,9 +108,9 @@ def check_pictures(
         If it is no such dataset, can't be had, or its lists of pictures are damaged.
     """
     spec = spec_of(name)
-    files = obtain(name, data_root, download=True, progress=progress).files
-    _listed(spec, files)
-    _warn_of_others(spec, files)
+    found = obtain(name, data_root, download=True, progress=progress)
+    _listed(spec, found)
+    _warn_of_others(spec, found.files)
 
 
 def is_decoded(name: str, data_root: Path | None, image_size: int, cache_dir: Path) -> bool:
@@ -127,18 +129,20 @@ def is_decoded(name: str, data_root: Path | None, image_size: int, cache_dir: Pa
 
 def _decode(
     spec: DatasetSpec,
-    files: tuple[Path, ...],
+    found: Location,
     image_size: int,
     entry: Path | None,
     progress: Progress,
 ) -> Decoded:
     measure = not spec.mean
     if spec.pictures is None:
-        decoded = _in_memory(spec.arrays(files, image_size), measure)
+        arrays = spec.arrays(found.files, image_size)
+        _warn_of_sizes(spec, found, *arrays)
+        decoded = _in_memory(arrays, measure)
         if entry is not None:
             write_entry(entry, decoded)
         return decoded
-    pictures = _listed(spec, files)
+    pictures = _listed(spec, found)
     if entry is not None:
         built = build_entry(entry, pictures, image_size, progress, measure=measure)
         if built is not None:
@@ -147,12 +151,24 @@ def _decode(
     return _in_memory(splits, measure, pictures.class_names)
 
 
-def _listed(spec: DatasetSpec, files: tuple[Path, ...]) -> PictureSet:
+def _listed(spec: DatasetSpec, found: Location) -> PictureSet:
     if spec.pictures is None:
         raise DataError(f"dataset {spec.info.name} is no set of pictures")
-    pictures = spec.pictures(files)
+    pictures = spec.pictures(found.files)
     check_classes(pictures, spec.info.classes)
+    _warn_of_sizes(spec, found, pictures.train, pictures.test)
     return pictures
+
+
+def _warn_of_sizes(spec: DatasetSpec, found: Location, train: Sized, test: Sized) -> None:
+    """Warn of parts of other sizes than the published ones; before pictures are decoded."""
+    sizes, published = (len(train), len(test)), (spec.info.train_samples, spec.info.test_samples)
+    if sizes != published:
+        where = found.files[0] if len(found.files) == 1 else found.place
+        _LOG.warning(
+            "dataset '%s' in %s has %d training and %d test images; published are %d and %d",
+            spec.info.name, where, *sizes, *published,
+        )  # fmt: skip
 
 
 def _warn_of_others(spec: DatasetSpec, files: tuple[Path, ...]) -> None:

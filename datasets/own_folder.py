@@ -20,7 +20,7 @@ from datasets.catalog import DatasetSpec, Search
 from datasets.errors import DataError, closest
 from datasets.image_dataset import Augmentation, own_info
 from datasets.pictures import SUFFIXES, PictureList, PictureSet, folder_reader, picture_shape
-from datasets.sampling import stratified_subset
+from datasets.sampling import stratified_split
 
 _LOG = logging.getLogger(__name__)
 _TEST_SEED = 1797
@@ -165,9 +165,7 @@ def _check_test_classes(root: Path, train: tuple[str, ...], test: tuple[str, ...
 
 def _take_fifth(root: Path, part: PictureList, classes: int) -> tuple[PictureList, PictureList]:
     """Hold out a fixed stratified fifth; its seed is a constant that no scenario reaches."""
-    count = round(_TEST_FRACTION * len(part))
-    test = stratified_subset(part.labels, count, np.random.default_rng(_TEST_SEED))
-    train = np.setdiff1d(np.arange(len(part)), test)
+    train, test = stratified_split(part.labels, _TEST_FRACTION, np.random.default_rng(_TEST_SEED))
     for what, chosen in (("training", train), ("testing", test)):
         held = np.bincount(part.labels[chosen], minlength=classes)
         if held.min() == 0:

@@ -27,8 +27,6 @@ _LOG = logging.getLogger(__name__)
 #: Draws after which the smallest clients are topped up. At alpha 0.01 and ten classes the
 #: published rule needs 1 to 13 for 10 clients and practically never ends for 50.
 MAX_ATTEMPTS = 200
-# Far beyond any use (one client holds all), and far from overflow.
-_MAX_SIGMA = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,28 +81,6 @@ class Partition:
         }
 
 
-@dataclass(frozen=True)
-class SchemeInfo:
-    """What can be said of a scheme without drawing from it.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-    version : int
-        Its version.
-    summary : str
-        One line.
-    parameter : str or None
-        The argument of :func:`partition` that it needs: ``alpha``, ``classes_per_client``.
-    """
-
-    name: str
-    version: int
-    summary: str
-    parameter: str | None
-
-
 def _need_alpha(alpha: float | None) -> float:
     if alpha is None or not math.isfinite(alpha) or alpha <= 0:
         raise PartitionError(f"alpha must be a positive finite number, got {alpha}")
@@ -129,48 +105,19 @@ class _Arguments:
 
     alpha: float | None
     classes_per_client: int | None
-    size_sigma: float
     num_classes: int
 
 
-def _per_client(given: _Arguments) -> Scheme:
-    if not 0 <= given.size_sigma <= _MAX_SIGMA:
-        raise PartitionError(f"size_sigma must be from 0 to {_MAX_SIGMA}, got {given.size_sigma}")
-    return schemes.DirichletPerClient(_need_alpha(given.alpha), float(given.size_sigma))
-
-
-_ALPHA, _CLASSES = "alpha", "classes_per_client"
-_TABLE: dict[str, tuple[type[Scheme], str | None, Callable[[_Arguments], Scheme]]] = {
-    kind.name: (kind, parameter, make)
-    for kind, parameter, make in (
-        (schemes.Dirichlet, _ALPHA, lambda a: schemes.Dirichlet(_need_alpha(a.alpha))),
-        (
-            schemes.DirichletUncapped,
-            _ALPHA,
-            lambda a: schemes.DirichletUncapped(_need_alpha(a.alpha)),
-        ),
-        (schemes.DirichletPerClient, _ALPHA, _per_client),
-        (
-            schemes.DirichletBalanced,
-            _ALPHA,
-            lambda a: schemes.DirichletBalanced(_need_alpha(a.alpha)),
-        ),
-        (schemes.Iid, None, lambda _: schemes.Iid()),
-        (
-            schemes.ClassesPerClient,
-            _CLASSES,
-            lambda a: schemes.ClassesPerClient(_need_classes(a.classes_per_client, a.num_classes)),
-        ),
-    )
+SCHEMES: dict[str, Callable[[_Arguments], Scheme]] = {
+    "dirichlet": lambda a: schemes.Dirichlet(_need_alpha(a.alpha)),
+    "dirichlet_uncapped": lambda a: schemes.DirichletUncapped(_need_alpha(a.alpha)),
+    "dirichlet_per_client": lambda a: schemes.DirichletPerClient(_need_alpha(a.alpha)),
+    "iid": lambda _: schemes.Iid(),
+    "classes_per_client": lambda a: schemes.ClassesPerClient(
+        _need_classes(a.classes_per_client, a.num_classes)
+    ),
 }
-
-
-def available_schemes() -> list[SchemeInfo]:
-    """Return the facts of every scheme, in alphabetical order."""
-    return [
-        SchemeInfo(name, kind.version, kind.summary, parameter)
-        for name, (kind, parameter, _) in sorted(_TABLE.items())
-    ]
+"""What makes each scheme, by its name."""
 
 
 def partition(
@@ -182,17 +129,15 @@ def partition(
     num_classes: int,
     alpha: float | None = None,
     classes_per_client: int | None = None,
-    size_sigma: float = 0.0,
     min_samples: int = 10,
-    max_attempts: int = MAX_ATTEMPTS,
 ) -> Partition:
     """Divide training samples among clients.
 
     Parameters
     ----------
     scheme : str
-        ``dirichlet``, ``dirichlet_uncapped``, ``dirichlet_per_client``, ``dirichlet_balanced``,
-        ``iid`` or ``classes_per_client``.
+        ``dirichlet``, ``dirichlet_uncapped``, ``dirichlet_per_client``, ``iid`` or
+        ``classes_per_client``.
     labels : numpy.ndarray
         Integer class labels [N], 0 to ``num_classes - 1``.
     clients : int
@@ -205,44 +150,36 @@ def partition(
         Dirichlet concentration; needed by the Dirichlet schemes, not looked at by the others.
     classes_per_client : int, optional
         Classes each client holds; needed by ``classes_per_client`` only.
-    size_sigma : float
-        Log-normal spread of client sizes, for ``dirichlet_per_client`` only.
     min_samples : int
         Smallest client size, 1 or more (10 in the published codes). Where N is small for K,
         half the mean client size (at least 1) takes its place, so that the minimum never
         forces equal sizes.
-    max_attempts : int
-        Draws before the smallest clients are topped up.
 
     Returns
     -------
     Partition
         Disjoint, sorted index lists. They cover all samples, except that ``dirichlet_per_client``
-        and ``dirichlet_balanced`` leave what doesn't divide among the clients, and
-        ``classes_per_client`` leaves classes that nobody holds.
+        leaves what doesn't divide among the clients, and ``classes_per_client`` leaves classes
+        that nobody holds.
 
     Raises
     ------
     PartitionError
         If an argument is out of its range, or the scheme is unknown (names the closest one).
     """
-    labels = _check(labels, clients, num_classes, min_samples, max_attempts)
-    if scheme not in _TABLE:
-        raise PartitionError(f"unknown partition scheme '{scheme}': {closest(scheme, _TABLE)}")
-    law = _TABLE[scheme][2](_Arguments(alpha, classes_per_client, size_sigma, num_classes))
+    labels = _check(labels, clients, num_classes, min_samples)
+    if scheme not in SCHEMES:
+        raise PartitionError(f"unknown partition scheme '{scheme}': {closest(scheme, SCHEMES)}")
+    law = SCHEMES[scheme](_Arguments(alpha, classes_per_client, num_classes))
     sizes = np.bincount(labels, minlength=num_classes).astype(np.int64)
     problem = Problem(sizes, int(clients))
     minimum = max(1, min(int(min_samples), problem.samples // (2 * clients)))
-    for attempt in range(1, max_attempts + 1):  # noqa: B007 - how many it took is reported
+    for attempt in range(1, MAX_ATTEMPTS + 1):  # noqa: B007 - how many it took is reported
         counts = law.draw(problem, rng)
         if int(counts.sum(axis=1).min()) >= minimum:
             break
+    # Classes may stay unused; what is dealt holds a sample for every client all the same.
     minimum = min(minimum, int(counts.sum()) // clients)
-    if minimum < 1:  # truncated log-normal sizes are the one law that can give away too little
-        raise PartitionError(
-            f"{scheme} with size_sigma {size_sigma} leaves {int(counts.sum())} samples for "
-            f"{clients} clients; a smaller size_sigma or fewer clients are right"
-        )
     counts, topped_up = _top_up(counts, minimum, rng)
     if any(topped_up):
         _LOG.warning(
@@ -277,7 +214,6 @@ def _check(
     clients: int,
     num_classes: int,
     min_samples: int,
-    max_attempts: int,
 ) -> npt.NDArray[np.int64]:
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -288,7 +224,6 @@ def _check(
         ("clients", clients),
         ("num_classes", num_classes),
         ("min_samples", min_samples),
-        ("max_attempts", max_attempts),
     ):
         if not _is_whole(value) or value < 1:
             raise PartitionError(f"{name} must be a whole number of 1 or more, got {value}")

@@ -48,7 +48,6 @@ class Scheme(Protocol):
 
     name: ClassVar[str]
     version: ClassVar[int]
-    summary: ClassVar[str]
 
     def draw(self, problem: Problem, rng: np.random.Generator) -> Counts:
         """Draw one count matrix, int64 [K, C]; column sums are at most the class sizes."""
@@ -80,7 +79,6 @@ class Dirichlet:
     alpha: float
     name: ClassVar[str] = "dirichlet"
     version: ClassVar[int] = 1
-    summary: ClassVar[str] = "per class over clients, clients that reached N/K get no more"
 
     def draw(self, problem: Problem, rng: np.random.Generator) -> Counts:
         """Draw one count matrix, int64 [K, C], columns sum to the class sizes."""
@@ -100,7 +98,6 @@ class DirichletUncapped:
     alpha: float
     name: ClassVar[str] = "dirichlet_uncapped"
     version: ClassVar[int] = 1
-    summary: ClassVar[str] = "per class over clients, no cap on their sizes"
 
     def draw(self, problem: Problem, rng: np.random.Generator) -> Counts:
         """Draw one count matrix, int64 [K, C], columns sum to the class sizes."""
@@ -111,49 +108,31 @@ class DirichletUncapped:
 class DirichletPerClient:
     """Per client over classes; the ``dir`` law of Co-Boosting (published code), in one draw.
 
-    Sizes are log-normal shares of N, truncated, so that up to K samples stay unused. Then,
-    until all clients are full, a client with room is drawn uniformly and gets a sample of a
-    class drawn from its prior. The published code draws again while the class is used up;
-    here the prior is renormalised over the classes that are left, which is the same law. A
-    prior without mass on them is replaced by a uniform one, where the published loop spins.
+    Sizes are equal, as the published ones at a ``sigma`` of 0; what doesn't divide stays unused.
+    Until all clients are full, a client with room is drawn uniformly and gets a sample of a
+    class drawn from its prior. The published code draws again while the class is used up; here
+    the prior is renormalised over the classes that are left, which is the same law. A prior
+    without mass on them is replaced by a uniform one, where the published loop spins.
 
     Parameters
     ----------
     alpha : float
         Concentration of the clients' class priors.
-    size_sigma : float
-        Standard deviation of the logarithm of client sizes; 0 makes them equal.
     """
 
     alpha: float
-    size_sigma: float = 0.0
     name: ClassVar[str] = "dirichlet_per_client"
     version: ClassVar[int] = 1
-    summary: ClassVar[str] = "per client over classes, equal (or log-normal) client sizes"
 
     def draw(self, problem: Problem, rng: np.random.Generator) -> Counts:
-        """Draw one count matrix, int64 [K, C], row sums are the clients' sizes."""
+        """Draw one count matrix, int64 [K, C], each row sums to floor(N/K)."""
         clients, classes = problem.clients, problem.classes
-        if self.size_sigma == 0:
-            sizes = np.full(clients, problem.samples // clients, dtype=np.int64)
-        else:
-            weights = rng.lognormal(0.0, self.size_sigma, clients)
-            sizes = (weights / weights.sum() * problem.samples).astype(np.int64)
         everything = np.ones(classes, dtype=np.bool_)
         priors = np.stack([shares(self.alpha, everything, rng) for _ in range(clients)])
-        return self._assign(problem, sizes, priors, rng)
-
-    @staticmethod
-    def _assign(
-        problem: Problem,
-        sizes: Counts,
-        priors: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-        rng: np.random.Generator,
-    ) -> Counts:
         left = problem.class_sizes.tolist()
-        room = sizes.tolist()
-        counts = [[0] * problem.classes for _ in room]
-        free = [client for client, size in enumerate(room) if size > 0]
+        room = [problem.samples // clients] * clients
+        counts = [[0] * classes for _ in room]
+        free = list(range(clients))
 
         def ladders() -> list[list[float]]:
             live = problem.class_sizes.astype(np.bool_) & (np.array(left) > 0)
@@ -179,49 +158,11 @@ class DirichletPerClient:
 
 
 @dataclass(frozen=True)
-class DirichletBalanced:
-    """Per client over classes with equal sizes, client by client.
-
-    The law of Mosaic's ``non_iid_dirichlet_balanced`` (published code) without its fault: there
-    a client whose classes are used up is given samples that others already hold. Here it gets
-    what it lacks uniformly from those that are left.
-
-    Parameters
-    ----------
-    alpha : float
-        Concentration of the clients' class priors.
-    """
-
-    alpha: float
-    name: ClassVar[str] = "dirichlet_balanced"
-    version: ClassVar[int] = 1
-    summary: ClassVar[str] = "per client over classes, N/K samples each, client by client"
-
-    def draw(self, problem: Problem, rng: np.random.Generator) -> Counts:
-        """Draw one count matrix, int64 [K, C], each row sums to floor(N/K)."""
-        size = problem.samples // problem.clients
-        counts = np.zeros((problem.clients, problem.classes), dtype=np.int64)
-        left = problem.class_sizes.copy()
-        everything = np.ones(problem.classes, dtype=np.bool_)
-        for client in range(problem.clients):
-            prior = shares(self.alpha, everything, rng)
-            labels = np.repeat(np.arange(problem.classes), left)
-            # Weighted sampling without replacement: the smallest of exponential variables
-            # with the weights as rates. The floor lets classes without mass come last, alike.
-            keys = rng.standard_exponential(len(labels)) / np.maximum(prior[labels], 1e-200)
-            chosen = labels[np.argpartition(keys, size - 1)[:size]]
-            counts[client] = np.bincount(chosen, minlength=problem.classes)
-            left -= counts[client]
-        return counts
-
-
-@dataclass(frozen=True)
 class Iid:
     """A random permutation cut into near-equal chunks (DENSE and Co-Boosting, published code)."""
 
     name: ClassVar[str] = "iid"
     version: ClassVar[int] = 1
-    summary: ClassVar[str] = "every client a uniform sample of near-equal size"
 
     def draw(self, problem: Problem, rng: np.random.Generator) -> Counts:
         """Draw one count matrix, int64 [K, C], columns sum to the class sizes."""
@@ -248,7 +189,6 @@ class ClassesPerClient:
     classes_per_client: int
     name: ClassVar[str] = "classes_per_client"
     version: ClassVar[int] = 1
-    summary: ClassVar[str] = "a fixed number of classes for each client"
 
     def draw(self, problem: Problem, rng: np.random.Generator) -> Counts:
         """Draw one count matrix, int64 [K, C], at most k non-zero entries a row."""

@@ -11,7 +11,7 @@ from datasets.catalog import DatasetSpec, Search
 from datasets.errors import DataError
 from datasets.image_dataset import Augmentation, DatasetInfo, Split
 from datasets.resize import resize_images
-from datasets.sampling import stratified_subset
+from datasets.sampling import stratified_split
 
 # The test fifth is part of what "digits" means here, so its seed is a constant of its own
 # and no scenario seed reaches it.
@@ -45,9 +45,7 @@ def _decode(files: tuple[Path, ...], image_size: int) -> tuple[Split, Split]:
     images = np.rint(bunch.images * (255.0 / _LARGEST_VALUE)).astype(np.uint8)[:, None]
     images = resize_images(images, image_size)
     labels = bunch.target.astype(np.int64)
-    rng = np.random.default_rng(_TEST_SEED)
-    test = stratified_subset(labels, round(_TEST_FRACTION * len(labels)), rng)
-    train = np.setdiff1d(np.arange(len(labels)), test)
+    train, test = stratified_split(labels, _TEST_FRACTION, np.random.default_rng(_TEST_SEED))
     return Split(images[train], labels[train]), Split(images[test], labels[test])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import shutil
 import tarfile
 import zlib
@@ -19,9 +18,7 @@ from datasets.image_dataset import Augmentation, DatasetInfo
 from datasets.pictures import PictureList, PictureSet, folder_reader, lacking
 from datasets.progress import Progress
 
-_LOG = logging.getLogger(__name__)
 _CLASSES = 101
-_PUBLISHED_SIZES = (75_750, 25_250)
 _FOLDER = "food-101"
 _LISTS = ("classes.txt", "train.txt", "test.txt")
 _REMOTE = Remote(
@@ -76,11 +73,6 @@ def _pictures(files: tuple[Path, ...]) -> PictureSet:
     both = set(train.names) & set(test.names)
     if both:
         raise DataError(f"{files[2]}: {min(both)} is in train.txt, too")
-    if (len(train), len(test)) != _PUBLISHED_SIZES:
-        _LOG.warning(
-            "food101 in %s has %d training and %d test images; published are %d and %d",
-            root, len(train), len(test), *_PUBLISHED_SIZES,
-        )  # fmt: skip
     spoken = tuple(name.replace("_", " ") for name in class_names)
     return PictureSet(images, folder_reader(images), train, test, spoken)
 
@@ -170,8 +162,8 @@ SPECS = (
             classes=_CLASSES,
             channels=3,
             native_size=512,
-            train_samples=_PUBLISHED_SIZES[0],
-            test_samples=_PUBLISHED_SIZES[1],
+            train_samples=75_750,
+            test_samples=25_250,
             summary="colour photographs of dishes, up to 512 pixels, resized to a square",
             source="Bossard, Guillaumin and Van Gool, 2014, ECCV",
         ),

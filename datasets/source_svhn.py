@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,9 @@ from datasets.matlab import read_arrays
 from datasets.progress import Progress
 from datasets.resize import resize_images
 
-_LOG = logging.getLogger(__name__)
 _FILES = ("train_32x32.mat", "test_32x32.mat")
 _SIZE = 32
 _CLASSES = 10
-_PUBLISHED_SIZES = (73_257, 26_032)
 _URL = "http://ufldl.stanford.edu/housenumbers/"
 _REMOTES = (
     Remote(_FILES[0], (_URL + _FILES[0],), "e26dedcc434d2e4c54c9b2d4a06d8373", 182_040_794),
@@ -59,11 +56,6 @@ def _read(path: Path) -> Split:
 
 def _decode(files: tuple[Path, ...], image_size: int) -> tuple[Split, Split]:
     train, test = _read(files[0]), _read(files[1])
-    if (len(train), len(test)) != _PUBLISHED_SIZES:
-        _LOG.warning(
-            "svhn in %s has %d training and %d test images; published are %d and %d",
-            files[0].parent, len(train), len(test), *_PUBLISHED_SIZES,
-        )  # fmt: skip
     return (
         Split(resize_images(train.images, image_size), train.labels),
         Split(resize_images(test.images, image_size), test.labels),
@@ -82,8 +74,8 @@ SPECS = (
             classes=_CLASSES,
             channels=3,
             native_size=_SIZE,
-            train_samples=_PUBLISHED_SIZES[0],
-            test_samples=_PUBLISHED_SIZES[1],
+            train_samples=73_257,
+            test_samples=26_032,
             summary="32×32 colour photographs of house-number digits",
             source="Netzer et al., 2011, Reading Digits in Natural Images",
             deviations=(

@@ -187,8 +187,6 @@ class Ranks:
         Friedman's test that all methods are alike (chi-square form).
     critical_difference : float
         Nemenyi: mean ranks that differ by less can't be told apart.
-    p_nemenyi : pandas.DataFrame
-        Nemenyi's p value of every pair, methods by methods.
     blocks : int
         Number of datasets.
     left_out : tuple of str
@@ -198,7 +196,6 @@ class Ranks:
     mean: pd.Series[float]
     p: float
     critical_difference: float
-    p_nemenyi: pd.DataFrame
     blocks: int
     left_out: tuple[str, ...] = ()
 
@@ -264,9 +261,6 @@ def friedman_nemenyi(scores: pd.DataFrame) -> Ranks:
     ValueError
         With fewer than two blocks or three methods.
     """
-    from scikit_posthocs import (  # type: ignore[import-untyped]
-        posthoc_nemenyi_friedman,
-    )
     from scipy.stats import friedmanchisquare, studentized_range
 
     blocks, methods = scores.shape
@@ -276,5 +270,4 @@ def friedman_nemenyi(scores: pd.DataFrame) -> Ranks:
     p = float(friedmanchisquare(*(scores[name].to_numpy() for name in scores)).pvalue)
     quantile = float(studentized_range.ppf(1 - LEVEL, methods, np.inf)) / math.sqrt(2)
     critical = quantile * math.sqrt(methods * (methods + 1) / (6 * blocks))
-    pairs = posthoc_nemenyi_friedman(scores)
-    return Ranks(mean, p, critical, pairs, blocks)
+    return Ranks(mean, p, critical, blocks)

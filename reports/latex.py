@@ -123,12 +123,6 @@ def _paragraph(text: str) -> str:
     return rf"\raggedright {broken}"
 
 
-def standalone(body: str) -> str:
-    """Return a small document around ``body``, to look at it or to check that it compiles."""
-    head = r"\documentclass{article}\usepackage{booktabs}\usepackage[margin=1cm]{geometry}"
-    return f"{head}\n\\begin{{document}}\n{body}\\end{{document}}\n"
-
-
 def _header(table: Table) -> list[str]:
     lines = []
     for level in range(table.levels):

@@ -14,9 +14,6 @@ from benchmark.experiment import ExperimentSpec, resolve
 from benchmark.profiles import DEFAULT_PROFILE, PROFILES
 from benchmark.specs.base import read_yaml
 
-WITHOUT_FLAG = frozenset({"description", "variants", "sweep"})
-"""Keys that only a file can set."""
-
 
 @dataclass(frozen=True)
 class Flag:

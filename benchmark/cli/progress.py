@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from benchmark.cli.output import human_seconds, one_line, say
+from benchmark.cli.output import human_bytes, human_seconds, one_line, say
 
 if TYPE_CHECKING:
     from benchmark.experiment import PlannedRun
@@ -245,24 +245,55 @@ def loading(console: Console, *, quiet: bool) -> Iterator[Callable[[str, int, in
     if quiet:
         yield lambda what, done, total: None
     elif console.is_terminal:
-        with Progress(console=console, transient=True) as bars:
-            task = bars.add_task("", total=None, visible=False)
-            yield lambda what, done, total: bars.update(
-                task, description=escape(what), completed=done, total=total or None, visible=True
-            )
+        bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[amount]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+        )
+        with bars:
+            yield _BarLoading(bars)
     else:
         yield _PlainLoading(console)
+
+
+class _BarLoading:
+    """One bar, which begins anew with each thing that is loaded."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task = bars.add_task("", total=None, amount="", visible=False)
+        self._what = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self._bars.reset(self._task, visible=True)
+            self._what = what
+        self._bars.update(
+            self._task,
+            completed=done,
+            total=total or None,
+            description=escape(what),
+            amount=_amount(what, done, total),
+        )
 
 
 class _PlainLoading:
     """A line every ten seconds; nothing for what is quicker."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        self._console = console
         self._said = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if time.monotonic() - self._said >= PLAIN_INTERVAL:
             self._said = time.monotonic()
-            share = f"{100 * done / total:.0f} %" if total else f"{done}"
-            say(self.console, f"{one_line(what)}: {share}")
+            say(self._console, f"{one_line(what)}: {_amount(what, done, total)}")
+
+
+def _amount(what: str, done: int, total: int) -> str:
+    if what.startswith("decoding"):
+        return f"{done} of {total or '?'} pictures"
+    return f"{human_bytes(done)} of {human_bytes(total) if total else '?'}"

@@ -87,16 +87,21 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
 def add_place_flags(made: Parser) -> None:
     """Add ``--results`` and ``--data-root``."""
     group = made.add_argument_group("places")
-    group.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="where records are kept (default: results)",
-    )
+    add_results_flag(group)
     group.add_argument(
         "--data-root",
         type=Path,
         metavar="DIR",
         help="where data is looked for first (else: $ONESHOT_FL_DATA, system, user's folder)",
+    )
+
+
+def add_results_flag(made: Parser | argparse._ArgumentGroup) -> None:
+    """Add ``--results``."""
+    made.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="where records are kept (default: results)",
     )

@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmark.cli import output
 from benchmark.cli.checks import check_folder
 from benchmark.cli.parsing import Parser, new_parser
+from benchmark.cli.run_flags import add_results_flag
 from benchmark.errors import UserError, unknown
 from benchmark.store import Cache, Store
 from benchmark.store.files import folder_size
@@ -66,13 +67,7 @@ def parser() -> Parser:
         help="remove these experiments with their records; with --attempts: only their attempts",
     )
     made.add_argument("--yes", action="store_true", help="don't ask")
-    made.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="where records are kept (default: results)",
-    )
+    add_results_flag(made)
     return made
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmark.cli import output
 from benchmark.cli.checks import check_folder
 from benchmark.cli.parsing import Parser, new_parser, one_of
-from benchmark.cli.progress import PLAIN_INTERVAL
+from benchmark.cli.progress import loading
 from benchmark.cli.run_flags import add_place_flags
 from benchmark.errors import UserError
 
@@ -74,7 +71,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         return 0
     if not chosen:
         raise UserError(f"datasets {values.action}: no name given; known: {', '.join(specs())}")
-    with _following(talk, quiet=values.quiet) as progress:
+    with loading(talk, quiet=values.quiet) as progress:
         if values.action == "fetch":
             return _for_each(chosen, lambda spec: _fetch(spec, values.data_root, progress))
         check_folder(values.results, "--results")
@@ -177,7 +174,7 @@ def _prepare(
     from benchmark.grid import Options
     from datasets.loading import load
 
-    cache = Options(results=values.results).cache_folder / "data"
+    cache = Options(results=values.results).data_cache
     began, done = time.monotonic(), []
     for size in dict.fromkeys(values.image_size):
         data = load(
@@ -191,60 +188,3 @@ def _prepare(
         done.append(f"{size}x{size}: {output.human_bytes(total)}, {data.fingerprint[:12]}")
     seconds = output.human_seconds(time.monotonic() - began)
     return f"ready in {cache} ({'; '.join(done)}) after {seconds}"
-
-
-@contextmanager
-def _following(talk: Console, *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Give what is called with progress: a bar on a terminal, or a line now and then."""
-    from datasets.progress import silent
-
-    if quiet:
-        yield silent
-    elif not talk.is_terminal:
-        yield _Lines(talk)
-    else:
-        bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[amount]}"),
-            TimeRemainingColumn(compact=True),
-            console=talk,
-            transient=True,
-        )
-        task = bars.add_task("", total=None, amount="", visible=False)
-        current = [""]
-
-        def show(what: str, done: int, total: int) -> None:
-            if what != current[0]:
-                bars.reset(task, visible=True)
-                current[0] = what
-            amount = _amount(what, done, total)
-            bars.update(
-                task,
-                completed=done,
-                total=total or None,
-                description=escape(what),
-                amount=amount,
-            )
-
-        with bars:
-            yield show
-
-
-class _Lines:
-    """One line every ten seconds."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._said = time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self._said >= PLAIN_INTERVAL:
-            self._said = time.monotonic()
-            output.say(self._console, f"{what}: {_amount(what, done, total)}")
-
-
-def _amount(what: str, done: int, total: int) -> str:
-    if what.startswith("decoding"):
-        return f"{done} of {total} pictures"
-    return f"{output.human_bytes(done)} of {output.human_bytes(total) if total else '?'}"

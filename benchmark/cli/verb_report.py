@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
 from benchmark.cli import output
 from benchmark.cli.checks import check_folder
 from benchmark.cli.parsing import Parser, new_parser
+from benchmark.cli.run_flags import add_results_flag
 from benchmark.cli.verb_run import show_report
 from benchmark.errors import UserError, unknown
 
@@ -20,13 +20,7 @@ def parser() -> Parser:
     made.add_argument(
         "experiments", nargs="*", metavar="EXPERIMENT", help="all in --results if not given"
     )
-    made.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="where records are kept (default: results)",
-    )
+    add_results_flag(made)
     return made
 
 

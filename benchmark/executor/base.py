@@ -66,7 +66,7 @@ class Event:
     run_id : str
         The run.
     kind : str
-        What it is, such as ``"phase"`` or ``"progress"``.
+        What it is; runs send ``"progress"``.
     data : dict of JSON values
         The rest.
     """
@@ -94,8 +94,6 @@ class Outcome:
         Why it is not done, one line; empty if it is.
     seconds : float
         Wall time, start-up included.
-    peak_memory : int or None
-        Largest resident memory of the process, in bytes, where it is known.
     detail : str
         The full traceback of a failure that is a programming error; else empty.
     step : int or None
@@ -103,7 +101,7 @@ class Outcome:
     user_error : bool
         Whether it failed for something that the user can mend.
     result : JSON value
-        What the target function returned.
+        What the target function returned. A run returns nothing: what it made is in the store.
     lost : bool
         Whether its process died without a word (killed, out of memory, its machine gone), which
         says nothing of the job: it may be tried once more.
@@ -113,7 +111,6 @@ class Outcome:
     status: Status
     reason: str
     seconds: float
-    peak_memory: int | None = None
     detail: str = ""
     step: int | None = None
     user_error: bool = False
@@ -122,7 +119,7 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Computes jobs: one at a time, in a pool, or on a cluster."""
+    """Computes jobs: in processes of this machine, or on a cluster."""
 
     def run(self, jobs: Iterable[Job | None], on_event: OnEvent | None = None) -> Iterator[Outcome]:
         """Compute jobs and yield each outcome as it comes, in any order.

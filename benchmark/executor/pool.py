@@ -34,8 +34,6 @@ class PoolExecutor:
         its process gets to close down after it.
     preload : sequence of str
         Modules that the fork server imports once.
-    progress_interval : float
-        Seconds between two progress events of a job.
 
     Raises
     ------
@@ -51,7 +49,6 @@ class PoolExecutor:
         gpus: Sequence[str] = (),
         grace: float = 2.0,
         preload: Sequence[str] = forkserver.PRELOAD,
-        progress_interval: float = 0.1,
     ) -> None:
         if workers < 1:
             raise ValueError(f"a pool has at least 1 worker, not {workers}")
@@ -59,12 +56,7 @@ class PoolExecutor:
         self._workers = workers
         self._gpus = tuple(gpus)
         self._grace = grace
-        self._interval = progress_interval
         self._context = forkserver.context(preload)
-
-    def warm_up(self) -> None:
-        """Start the fork server now, so that it imports while the caller prepares."""
-        forkserver.ensure_running()
 
     def run(self, jobs: Iterable[Job | None], on_event: OnEvent | None = None) -> Iterator[Outcome]:
         """Compute jobs and yield each outcome as it comes; see :class:`Executor`.
@@ -119,20 +111,19 @@ class PoolExecutor:
             used = [other.gpu for other in others]
             gpu = min(self._gpus, key=used.count)
         running = RunningJob(job, on_event, self._grace, gpu=gpu)
-        try:
-            reader, writer = self._context.Pipe(duplex=False)
-            running.start(self._process(job, writer, gpu), reader)
-            writer.close()
-        except BaseException:
-            running.end()
-            raise
+        reader, writer = self._context.Pipe(duplex=False)
+        with writer:  # the process has an end of its own
+            try:
+                running.start(self._process(job, writer, gpu), reader)
+            except BaseException:
+                running.end()
+                raise
         return running
 
     def _process(self, job: Job, writer: Connection[Any, Any], gpu: str | None) -> BaseProcess:
         options = {
             "threads": job.threads,
             "log_level": logging.getLogger().getEffectiveLevel(),
-            "interval": self._interval,
             "gpu": gpu,
         }
         return self._context.Process(

@@ -167,7 +167,6 @@ class RunningJob:
         return True
 
     def _said(self, ending: dict[str, Any]) -> Outcome:
-        self._peak = max(self._peak, int(ending["peak_memory"]))
         return self._outcome(
             Status(ending["status"]),
             ending["reason"],
@@ -179,4 +178,4 @@ class RunningJob:
 
     def _outcome(self, status: Status, reason: str, **more: Any) -> Outcome:
         seconds = time.monotonic() - self._began
-        return Outcome(self._job.run_id, status, reason, seconds, self._peak or None, **more)
+        return Outcome(self._job.run_id, status, reason, seconds, **more)

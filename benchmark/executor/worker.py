@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,6 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from benchmark.errors import DivergedError, UserError
-from benchmark.executor.processes import own_peak_memory
 from benchmark.import_path import prepare_path
 from benchmark.store.status import Status
 
@@ -27,9 +25,6 @@ END = "end"
 
 LOG = "log"
 """Kind of a message that is a log record, to be logged in the caller's process."""
-
-PROGRESS = "progress"
-"""Kind of message that is thinned out: only the latest matters."""
 
 LOOK = 0.5
 """Seconds between two looks at whether the fork server still lives."""
@@ -50,23 +45,17 @@ THREAD_VARIABLES = (
 class EventSender:
     """Sends what a job reports to the process that waits for it.
 
-    Events of kind ``"progress"`` are thinned out to one per ``interval`` (a held-back one
-    is sent before the next event of another kind); all others are sent at once. Once
-    nobody listens any more, sending does nothing.
+    Events are sent at once: who reports progress thins it out. Once nobody listens any more,
+    sending does nothing.
 
     Parameters
     ----------
     connection : Connection
         The writing end of the pipe.
-    interval : float
-        Seconds between two progress events.
     """
 
-    def __init__(self, connection: Connection[Any, Any], interval: float = 0.1) -> None:
+    def __init__(self, connection: Connection[Any, Any]) -> None:
         self._connection = connection
-        self._interval = interval
-        self._last = -float("inf")
-        self._held: dict[str, Any] | None = None
         self._lock = threading.RLock()
         self._broken = False
 
@@ -80,31 +69,14 @@ class EventSender:
         **data
             JSON values (others are sent as text); small ones.
         """
-        event = {"kind": kind, "data": data}
         with self._lock:
-            if kind == PROGRESS and time.monotonic() - self._last < self._interval:
-                self._held = event
+            if self._broken:
                 return
-            if kind == PROGRESS:
-                self._last, self._held = time.monotonic(), None
-            else:
-                self.flush()
-            self._write(event)
-
-    def flush(self) -> None:
-        """Send a held-back progress event."""
-        with self._lock:
-            held, self._held = self._held, None
-            if held is not None:
-                self._write(held)
-
-    def _write(self, event: dict[str, Any]) -> None:
-        if self._broken:
-            return
-        try:
-            self._connection.send_bytes(json.dumps(event, default=str).encode())
-        except (OSError, ValueError):
-            self._broken = True
+            try:
+                event = json.dumps({"kind": kind, "data": data}, default=str)
+                self._connection.send_bytes(event.encode())
+            except (OSError, ValueError):
+                self._broken = True
 
 
 class _LogSender(logging.Handler):
@@ -132,7 +104,6 @@ def main(
     *,
     threads: int,
     log_level: int,
-    interval: float,
     gpu: str | None = None,
 ) -> None:
     """Compute one job in this process and send how it ended; called by an executor."""
@@ -141,13 +112,13 @@ def main(
         # Read when CUDA is first used, which the fork server never does.
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     _set_up(threads)
-    events = EventSender(connection, interval)
+    events = EventSender(connection)
     root = logging.getLogger()
     root.handlers = [_LogSender(events)]
     root.setLevel(log_level)
     logging.captureWarnings(True)
     ending = _compute(target, payload, events)
-    events.send(END, **ending, peak_memory=own_peak_memory())
+    events.send(END, **ending)
     connection.close()
 
 

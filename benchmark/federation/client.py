@@ -322,6 +322,7 @@ class LocalClient:
         chance: torch.Generator | None = None,
     ) -> int:
         where = f"client {self.info.index}"
+        doing = "warm-up of" if purpose == "warm-up" else "training"
         summary = train(
             model,
             self.images,
@@ -335,7 +336,7 @@ class LocalClient:
             lr=lr,
             class_mask=(self.label_counts > 0).to(self.device) if label_masked else None,
             objective=loss,
-            on_step=self._events.on_step(f"training {where}"),
+            on_step=self._events.on_step(f"{doing} {where}"),
             where=where,
         )
         return summary.steps

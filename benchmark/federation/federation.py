@@ -22,7 +22,6 @@ from benchmark.federation.server import ServerContext
 from benchmark.federation.slicing import index_sets, initial_state, slice_state
 from benchmark.federation.traffic import Traffic, account_for
 from benchmark.models.base import Classifier
-from benchmark.models.registry import TIMM_PREFIX
 from benchmark.models.submodel import SubmodelUpload, aggregate
 from benchmark.seeds import Streams
 from benchmark.specs import RECIPE_VERSION, BudgetSpec, CodeSpec, ComputeSpec, ScenarioSpec
@@ -318,11 +317,6 @@ def assign_widths(scenario: ScenarioSpec) -> list[Fraction]:
         return repeated
     order = Streams(scenario.split_seed).numpy("widths").permutation(clients)
     return [repeated[position] for position in np.asarray(order)]
-
-
-def needs_width_one(scenario: ScenarioSpec) -> bool:
-    """Return whether the scenario's model exists at width 1 only."""
-    return scenario.model.family.startswith(TIMM_PREFIX)
 
 
 def _start(state: State, task: Task, full: Fraction | None, info: ClientInfo) -> State:

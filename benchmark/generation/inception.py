@@ -30,9 +30,6 @@ PUBLISHED = "6726825d"
 """What the SHA-256 of the published file begins with."""
 
 _BATCH = 50
-_FEATURES = 2048
-
-
 _ADVICE = (
     "give them with --inception-weights FILE, or leave the network out: --extractors classifier"
 )

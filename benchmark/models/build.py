@@ -115,11 +115,6 @@ def skeleton(
         )
 
 
-def parameter_bytes(model: nn.Module) -> int:
-    """Return the bytes of all trainable and frozen parameters, without buffers."""
-    return sum(p.numel() * p.element_size() for p in model.parameters())
-
-
 def state_bytes(model: nn.Module) -> int:
     """Return the bytes of all tensors of the state dict: what an upload of the model weighs."""
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())

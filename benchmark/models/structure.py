@@ -98,15 +98,6 @@ class Structure:
         """Size of every space that can be cut, by space, in order of first use."""
         return {layer.space: layer.size for layer in self.layers if not layer.fixed}
 
-    def space_of(self, name: str) -> tuple[int | None, int | None]:
-        """Return the (out, in) spaces of a state-dict entry; None where it has no such axis."""
-        entry = self.entries[name]
-        out_axis, in_axis = (
-            None if axis is None else self.layers[axis.layer].space
-            for axis in (entry.out_axis, entry.in_axis)
-        )
-        return out_axis, in_axis
-
     def is_head(self, name: str) -> bool:
         """Whether an entry's rows are classes of the final linear layer."""
         return name in self.head

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from benchmark.errors import unknown
 from benchmark.models.structure import Axis, Structure
 from benchmark.models.widths import as_width, scaled
 
-WindowName = Literal["rolling", "static", "staggered", "random", "random_misaligned"]
 WINDOWS: tuple[str, ...] = ("rolling", "static", "staggered", "random")
 
 

@@ -14,7 +14,6 @@ turns of a few steps, as a ratio of medians.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,63 +24,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.environment import peak_memory_bytes
+from benchmark.errors import UserError
 from benchmark.images import Normalization
-from benchmark.models.base import Classifier
 from benchmark.models.build import build
+from benchmark.speed.peaks import in_child
+from benchmark.speed.teacher_probe import BATCH, IN_MEMORY, TeacherMemory, measure
 from benchmark.training.precision import configure_threads
-from methods.mosaic.experts import MosaicTeacher, ParameterExperts
 from methods.mosaic.gan_trainer import GanTrainer
-from methods.mosaic.meta import make_meta
-from methods.mosaic.mixing import ExpertMixer, expert_weights
 from methods.mosaic.networks import GanShape
-from methods.mosaic.settings import GeneratorSettings, MetaSettings
+from methods.mosaic.settings import GeneratorSettings
 
-CLIENTS = 5
-BATCH = 64
-IN_MEMORY = 4
 NORMALIZATION = Normalization((0.5,), (0.5,))
 MEBI = 2**20
-
-
-def _model(classes: int, width: Fraction) -> Classifier:
-    random = torch.Generator().manual_seed(classes)
-    return build("resnet18", num_classes=classes, channels=1, width=width, generator=random)
-
-
-def _teacher_memory(classes: int, answer: multiprocessing.connection.Connection) -> None:
-    """Make and ask a teacher of ``classes`` classes; send bytes of growth, meta, and a model."""
-    configure_threads(1)
-    random = torch.Generator().manual_seed(0)
-    models = [_model(classes, Fraction(1, 2)) for _ in range(CLIENTS)]
-    images = torch.randn(BATCH, 1, 32, 32, generator=random)
-    with torch.no_grad():
-        models[0](images)  # what torch itself takes for a forward pass is no expert's
-    before = peak_memory_bytes()
-    counts = torch.randint(1, 50, (CLIENTS, classes), generator=random)
-    states = [model.state_dict() for model in models]
-    mixer = ExpertMixer(states, expert_weights(counts))
-    experts = ParameterExperts(models[0], mixer, IN_MEMORY)
-    MosaicTeacher(experts)(images)
-    grown = peak_memory_bytes() - before
-    meta = make_meta(classes, classes, MetaSettings(), random)
-    size = sum(value.nbytes for value in meta.state_dict().values())
-    answer.send((grown, size, sum(value.nbytes for value in states[0].values())))
-
-
-def measure_memory(classes: int) -> tuple[int, int, int]:
-    """Return bytes: growth of the peak by all experts, the meta model, and one model.
-
-    Measured in a fresh process, since a peak never falls.
-    """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_teacher_memory, args=(classes, sender))
-    process.start()
-    sender.close()
-    grown, meta, model = receiver.recv()
-    process.join()
-    return int(grown), int(meta), int(model)
 
 
 class Operations:
@@ -186,12 +140,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     configure_threads(1)
     write = sys.stdout.write
-    few, many = measure_memory(10), measure_memory(200)
-    for classes, (grown, meta, model) in ((10, few), (200, many)):
+    try:
+        found: dict[int, TeacherMemory] = {n: in_child(measure, n) for n in (10, 200)}
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    for classes, memory in found.items():
         write(
-            f"{classes:4d} classes: experts {grown / MEBI:6.1f} MiB at the peak "
-            f"({classes} models would be {classes * model / MEBI:.0f} MiB), "
-            f"meta model {meta / MEBI:.1f} MiB\n"
+            f"{classes:4d} classes: experts {memory.grown / MEBI:6.1f} MiB at the peak "
+            f"({classes} models would be {classes * memory.model / MEBI:.0f} MiB), "
+            f"meta model {memory.meta / MEBI:.1f} MiB\n"
         )
     ours, alone = measure_step(options.width, options.turns, options.steps)
     write(
@@ -200,7 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     # The answer itself, [B, 200, 200], grows with the classes; some models are the allowance.
     answer = 4 * BATCH * 200 * 200
-    steady = many[0] - few[0] < answer + IN_MEMORY * many[2]
+    few, many = found.values()
+    steady = many.grown - few.grown < answer + IN_MEMORY * many.model
     return 0 if steady and ours / alone <= options.bound else 1
 
 

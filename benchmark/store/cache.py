@@ -108,6 +108,11 @@ class Cache:
         """Folder for temporary files of a run; ``None`` if the cache's own is not to be used."""
         return None if self.disabled else self._temporary
 
+    @property
+    def datasets(self) -> Path | None:
+        """Folder for decoded datasets; ``None`` if they are not to be kept."""
+        return None if self.disabled else self.root / "data"
+
     def key(self, description: Mapping[str, Any]) -> str:
         """Return the key of a description: the hash of its canonical JSON."""
         return digest(description)[:KEY_LENGTH]
@@ -214,11 +219,11 @@ class Cache:
         """Return the bytes on the disk of each kind of artifact."""
         return {path.name: folder_size(path) for path in self._kinds()}
 
-    def remove(self, kind: str | None = None) -> int:
-        """Remove all entries of a kind (of every kind if not given); return the bytes freed."""
+    def remove(self, kind: str) -> int:
+        """Remove all entries of a kind; return the bytes freed."""
         freed = 0
         for path in self._kinds():
-            if kind in (None, path.name):
+            if kind == path.name:
                 freed += folder_size(path)
                 remove(path)
         sweep(self._temporary)

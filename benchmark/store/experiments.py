@@ -11,7 +11,7 @@ Layout::
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,16 +245,6 @@ class ExperimentStore:
             manifest = self.manifest().merged(cells, not_installed, settings)
             write_manifest(self.folder, manifest)
         return manifest
-
-    def stale(self, records: Iterable[Record] | None = None) -> list[Record]:
-        """Return the final records made by other code than their cell's run by now."""
-        manifest = self.manifest()
-        return [
-            record
-            for record in (self.records() if records is None else records)
-            if (cell_id := manifest.cell_of(record.cell_id)) is not None
-            and manifest.cells[cell_id].run_id != record.run_id
-        ]
 
     def states(self) -> list[CellState]:
         """Return every cell of the grid, in order, and what became of it."""

@@ -28,7 +28,7 @@ from benchmark.errors import UserError
 CHECKSUM = "checksum"
 """Key of a JSON document under which its checksum stands."""
 
-FOREIGN_AGE = 24 * 3600.0
+_FOREIGN_AGE = 24 * 3600.0
 """Seconds after which a temporary file of another machine counts as abandoned."""
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -68,11 +68,11 @@ def temporary_name(name: str) -> str:
     return f".{name}.tmp-{host_name()}-{unique}"
 
 
-def is_abandoned(path: Path, foreign_age: float = FOREIGN_AGE) -> bool:
+def is_abandoned(path: Path) -> bool:
     """Return whether ``path`` is a temporary file or folder whose writer is gone.
 
     A writer of this machine is gone if its process is. One of another machine (a shared
-    folder) can't be asked, and is taken for gone after ``foreign_age`` seconds.
+    folder) can't be asked, and is taken for gone after a day.
     """
     found = _TEMPORARY.search(path.name)
     if found is None:
@@ -80,7 +80,7 @@ def is_abandoned(path: Path, foreign_age: float = FOREIGN_AGE) -> bool:
     if found["host"] == host_name():
         return not process_alive(int(found["pid"]))
     try:
-        return time.time() - path.stat().st_mtime > foreign_age
+        return time.time() - path.stat().st_mtime > _FOREIGN_AGE
     except OSError:
         return False
 

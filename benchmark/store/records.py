@@ -59,7 +59,9 @@ class Record(BaseModel):
     communication: dict[str, Any] = Field(
         default_factory=dict, description="bytes by client, direction, round and part"
     )
-    timing: dict[str, Any] = Field(default_factory=dict, description="seconds")
+    timing: dict[str, Any] = Field(
+        default_factory=dict, description="seconds; in `flops`, operations of clients and server"
+    )
     environment: dict[str, Any] = Field(
         default_factory=dict, description="versions, hardware, threads, git state"
     )

@@ -26,7 +26,7 @@ def test_by_hand() -> None:
     values = GREY.from_uint8(pixels).flatten()
     assert torch.allclose(values, torch.tensor([-0.5, 1.5, -0.1]))
     assert torch.allclose(GREY.from_tanh(torch.full((1, 1, 1, 1), -1.0)), torch.tensor(-0.5))
-    assert torch.allclose(GREY.to_tanh(torch.full((1, 1, 1, 1), 1.5)), torch.tensor(1.0))
+    assert torch.allclose(GREY.from_tanh(torch.full((1, 1, 1, 1), 1.0)), torch.tensor(1.5))
 
 
 def test_channels_have_their_own_moments() -> None:
@@ -45,7 +45,6 @@ def test_there_and_back(pair: tuple[tuple[float, ...], tuple[float, ...]], seed:
     inputs = normalization.from_unit(unit)
     assert torch.allclose(normalization.to_unit(inputs), unit)
     assert torch.allclose(normalization.from_tanh(unit * 2 - 1), inputs)
-    assert torch.allclose(normalization.from_tanh(normalization.to_tanh(inputs)), inputs)
     stored = (unit * 255).round().to(torch.uint8)
     again = normalization.to_unit(normalization.from_uint8(stored, torch.float64)) * 255
     assert torch.equal(again.round().to(torch.uint8), stored)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -29,6 +29,8 @@ from benchmark.specs import (
     plan_name,
     read_yaml,
 )
+from benchmark.specs.scenario import PartitionScheme
+from datasets.partition import SCHEMES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -326,3 +328,7 @@ def test_a_plan_has_the_name_that_the_command_line_takes() -> None:
     assert scenario.max_width == 1
     assert not scenario.homogeneous
     assert ScenarioSpec.parse({"dataset": "d", "widths": ["1/4", 0.25]}, "s").homogeneous
+
+
+def test_every_scheme_there_is_can_be_asked_for() -> None:
+    assert set(get_args(PartitionScheme)) == set(SCHEMES)

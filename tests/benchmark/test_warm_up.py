@@ -10,11 +10,14 @@ import torch
 from federation_lab import SMALL, UNEQUAL, State, bench, equal, start_of, window
 from torch import Tensor
 
+from benchmark.client_tasks import AT_CLIENT
 from benchmark.contract import Broadcast, Upload
+from benchmark.events import Events
 from benchmark.federation import client as client_module
 from benchmark.federation.client import state_digest
 from benchmark.federation.federation import Federation
 from benchmark.seeds import Streams
+from benchmark.store import Cache
 from benchmark.testing import Bench
 from benchmark.training.trainer import train
 from benchmark.wire import encode
@@ -166,6 +169,21 @@ def test_another_warm_up_is_not_taken_from_the_cache(
     warm = {"rounds_warmup": 1, "warmup_steps": 3, "warmup_lr": 0.02}
     first = start_of(bench(tmp_path, **warm).federation())
     assert not equal(first, start_of(bench(tmp_path, **{**warm, **change}).federation()))
+
+
+def test_a_warm_up_is_no_work_that_others_can_help_with(tmp_path: Path) -> None:
+    phases: list[str] = []
+
+    class Heard:
+        def send(self, kind: str, **data: Any) -> None:
+            phases.append(data["phase"])
+
+    place = bench(tmp_path, rounds_warmup=2, warmup_steps=3)
+    run = place.spec
+    Federation(run.scenario, run.compute, place.data, Cache(tmp_path), Events(Heard()))
+    clients = [f"warm-up of client {index}" for index in range(3)]
+    assert list(dict.fromkeys(phases)) == [*clients, "warm-up"]
+    assert not any(AT_CLIENT.fullmatch(phase) for phase in phases)
 
 
 def test_warm_up_and_models_are_shared_by_all_methods(

@@ -72,7 +72,7 @@ def test_published_form(
     np.testing.assert_array_equal(data.train.images, rows.reshape(-1, 3, 32, 32))
     np.testing.assert_array_equal(data.test.images.reshape(-1, 3072), parts[-1]["data"])
     assert data.train.labels.tolist() == [y for part in parts[:-1] for y in part[key]]
-    assert data.num_classes == (10 if name == "cifar10" else 100)
+    assert len(data.class_names) == (10 if name == "cifar10" else 100)
     again = load(name, data_root=tmp_path, cache_dir=tmp_path / "cache", download=False)
     assert again.fingerprint == data.fingerprint
     assert isinstance(again.train.images, np.memmap)

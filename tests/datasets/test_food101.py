@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import DataError, load, source_food101
+from datasets import Augmentation, DataError, load, source_food101
 from datasets.catalog import spec_of
 from datasets.fetching import Remote
 from datasets.progress import silent
@@ -48,7 +48,7 @@ def test_published_form(
     assert data.test.labels.tolist() == list(range(20))
     assert data.class_names[0] == "apple pie"
     assert abs(int(data.train.images[5, 0, 16, 16]) - 200) < 5
-    assert data.augmentation.is_identity
+    assert data.augmentation == Augmentation()
     again = load("food101", data_root=tmp_path, cache_dir=tmp_path / "cache", download=False)
     assert isinstance(again.train.images, np.memmap)
     assert again.fingerprint == data.fingerprint

@@ -54,9 +54,8 @@ def test_digits() -> None:
     assert data.train.images.shape == (1438, 1, 32, 32)
     assert data.test.images.shape == (359, 1, 32, 32)
     assert (len(data.train), len(data.test)) == (info.train_samples, info.test_samples)
-    assert (data.num_classes, data.channels, data.image_size) == (10, 1, 32)
+    assert len(data.class_names) == 10
     assert data.augmentation == Augmentation(0, False)
-    assert data.augmentation.is_identity
     unit = data.train.images / 255.0
     assert unit.mean() == pytest.approx(data.mean[0], abs=5e-5)
     assert unit.std() == pytest.approx(data.std[0], abs=5e-5)
@@ -66,6 +65,25 @@ def test_digits() -> None:
     assert np.all(np.abs(np.bincount(data.test.labels) - everything * 359 / 1797) < 1)
     assert load("digits").fingerprint == data.fingerprint
     assert load("digits", image_size=64).fingerprint != data.fingerprint
+
+
+def test_other_sizes_than_the_published_ones_are_warned_of(
+    tmp_path: Path,
+    nothing_else: Path,
+    write_set: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_set(tmp_path / "mnist", zipped=True)
+    for _ in range(2):  # the second time from the cache
+        load("mnist", data_root=tmp_path, cache_dir=tmp_path / "cache", download=False)
+    (said,) = [text for text in caplog.messages if "published are" in text]
+    assert said == (
+        f"dataset 'mnist' in {tmp_path / 'mnist'} has 30 training and 20 test images; "
+        "published are 60000 and 10000"
+    )
+    caplog.clear()
+    load("digits")
+    assert not caplog.messages
 
 
 def test_arrays_are_read_only() -> None:

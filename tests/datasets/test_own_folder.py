@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import DataError, load, locate
+from datasets import Augmentation, DataError, load, locate
 from datasets.catalog import spec_of
 from datasets.pictures import picture_shape
 
@@ -45,7 +45,7 @@ def test_a_fifth_is_taken_for_testing(
     assert sorted(shades.tolist()) == [*range(10), *range(20, 25), *range(40, 55)]
     assert data.mean[0] == pytest.approx(data.train.images[:, 0].mean() / 255, abs=6e-5)
     assert data.std[2] == pytest.approx(data.train.images[:, 2].std() / 255, abs=1.1e-4)
-    assert data.augmentation.is_identity
+    assert data.augmentation == Augmentation()
 
 
 def test_given_parts_and_other_file_kinds(
@@ -92,10 +92,10 @@ def test_grey_pictures_have_one_channel(
 ) -> None:
     write_tree(tmp_path, tree(picture_bytes, {"a": 5, "b": 5}, mode="L"))
     data = load(f"folder:{tmp_path}")
-    assert data.channels == len(data.mean) == 1
+    assert data.train.images.shape[1] == len(data.mean) == 1
     assert data.fingerprint.startswith(GREY_PRINT)
     write_tree(tmp_path, {"a/000.png": picture_bytes(3)})
-    assert load(f"folder:{tmp_path}").channels == 3
+    assert load(f"folder:{tmp_path}").train.images.shape[1] == 3
 
 
 @pytest.mark.parametrize("order", [["grey", "colour"], ["colour", "grey"]])
@@ -108,7 +108,7 @@ def test_one_grey_picture_makes_no_grey_set_wherever_it_stands(
     one = min(files) if order[0] == "grey" else max(files)
     write_tree(tmp_path, {one: picture_bytes(200, mode="L")})
     data = load(f"folder:{tmp_path}")
-    assert data.channels == spec_of(f"folder:{tmp_path}").info.channels == 3
+    assert data.train.images.shape[1] == spec_of(f"folder:{tmp_path}").info.channels == 3
     found = np.concatenate([data.train.images, data.test.images])
     (grey,) = found[(found == 200).all(axis=(1, 2, 3))]
     assert grey.shape == (3, 32, 32), "the grey one became colour"
@@ -129,7 +129,7 @@ def test_a_header_is_read_once_in_a_command(
     assert len(read) == 10 + 2, "all once, and the first for its size whenever the name is read"
     read.clear()
     write_tree(tmp_path, {"b/000.png": picture_bytes(1)})  # of another identity
-    assert load(f"folder:{tmp_path}").channels == 3
+    assert load(f"folder:{tmp_path}").train.images.shape[1] == 3
     assert "004.png" not in read, "what stands as it was is not read again"
 
 

@@ -1,6 +1,6 @@
 """The scheme that experiments use draws the published count tables from the published stream.
 
-The replays of :mod:`datasets.partition_parity` meet the same tables, but no run uses them.
+The replays of ``partition_parity`` meet the same tables, but no run uses them.
 """
 
 from __future__ import annotations

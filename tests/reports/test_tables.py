@@ -307,7 +307,9 @@ def test_latex_escapes_marks_and_spans() -> None:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX installed")
 def test_latex_compiles(tmp_path: Path) -> None:
-    (tmp_path / "table.tex").write_text(latex.standalone(latex.table_text(_odd_table())))
+    head = r"\documentclass{article}\usepackage{booktabs}\usepackage[margin=1cm]{geometry}"
+    body = f"\\begin{{document}}\n{latex.table_text(_odd_table())}\\end{{document}}\n"
+    (tmp_path / "table.tex").write_text(f"{head}\n{body}")
     subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"],
         cwd=tmp_path,

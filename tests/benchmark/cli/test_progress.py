@@ -176,9 +176,26 @@ def test_quiet_says_nothing_and_remembers() -> None:
 def test_loading_is_silent_when_quick(clock: Clock) -> None:
     talk = console()
     with progress.loading(talk, quiet=False) as loading:
-        loading("downloading x", 1, 100)
+        loading("x.zip", 1, 2_000_000)
         clock.now += progress.PLAIN_INTERVAL
-        loading("downloading x", 50, 100)
+        loading("x.zip", 1_000_000, 2_000_000)
         clock.now += progress.PLAIN_INTERVAL
-        loading("decoding x", 70, 0)
-    assert text(talk).splitlines() == ["downloading x: 50 %", "decoding x: 70"]
+        loading("x.zip", 1_500_000, 0)
+        loading("decoding x.zip", 1, 100)
+        clock.now += progress.PLAIN_INTERVAL
+        loading("decoding x.zip", 70, 100)
+    assert text(talk).splitlines() == [
+        "x.zip: 1.0 MB of 2.0 MB",
+        "x.zip: 1.5 MB of ?",
+        "decoding x.zip: 70 of 100 pictures",
+    ]
+
+
+def test_loading_has_a_bar_on_a_terminal_and_none_when_quiet() -> None:
+    for quiet in (False, True):
+        talk = console(terminal=True)
+        with progress.loading(talk, quiet=quiet) as loading:
+            loading("a.zip", 10**6, 2 * 10**6)
+            loading("decoding a[bold].zip", 5, 10)
+        assert ("decoding a[bold].zip" in text(talk)) is not quiet
+        assert ("5 of 10 pictures" in text(talk)) is not quiet

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from benchmark.cli import output, verb_datasets
 from benchmark.cli.main import USER_ERROR
@@ -158,21 +157,3 @@ def test_prepare_fills_the_cache_that_runs_read(
 def test_mistakes(argv: tuple[str, ...], message: str) -> None:
     with pytest.raises((UserError, DataError), match=message):
         call(*argv)
-
-
-def test_progress_on_a_terminal_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verb_datasets, "PLAIN_INTERVAL", 0.0)
-    for terminal in (True, False):
-        stream = io.StringIO()
-        console = Console(file=stream, force_terminal=terminal, width=120)
-        with verb_datasets._following(console, quiet=False) as progress:
-            progress("a.zip", 10**6, 2 * 10**6)
-            progress("decoding a.zip", 5, 10)
-        said = stream.getvalue()
-        assert "5 of 10 pictures" in said
-        assert terminal or "a.zip: 1.0 MB of 2.0 MB" in said
-    stream = io.StringIO()
-    quiet = Console(file=stream)
-    with verb_datasets._following(quiet, quiet=True) as progress:
-        progress("a.zip", 1, 2)
-    assert not stream.getvalue()

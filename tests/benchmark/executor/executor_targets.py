@@ -24,10 +24,8 @@ def double(payload: Payload, events: EventSender) -> int:
 
 
 def talk(payload: Payload, events: EventSender) -> None:
-    events.send("phase", name="training")
     for step in range(500):
         events.send("progress", step=step)
-    events.send("phase", name="evaluation")
     logging.getLogger("plugin").warning("careful with %s", "this")
     warnings.warn("deprecated", UserWarning, stacklevel=1)
     sys.stdout.write("noise of a plugin\n")
@@ -72,7 +70,7 @@ def sleep(payload: Payload, events: EventSender) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     Path(payload["pids"]).write_text(f"{os.getpid()} {child.pid}")
-    events.send("phase", name="sleeping")
+    events.send("progress", phase="sleeping")
     time.sleep(100)
 
 
@@ -101,10 +99,6 @@ def setup(payload: Payload, events: EventSender) -> dict[str, Any]:
     }
 
 
-def allocate(payload: Payload, events: EventSender) -> int:
-    return len(b"x" * 120_000_000)
-
-
 def span(payload: Payload, events: EventSender) -> list[float]:
     began = time.monotonic()  # of the machine, the same in all processes
     time.sleep(payload["seconds"])
@@ -114,7 +108,7 @@ def span(payload: Payload, events: EventSender) -> list[float]:
 def killed_while_large(payload: Payload, events: EventSender) -> None:
     held = b"x" * 2**29
     while held:  # until it was looked at
-        events.send("phase", name="growing")
+        events.send("progress", phase="growing")
         time.sleep(0.2)
         if Path(payload["seen"]).exists():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -123,7 +117,7 @@ def killed_while_large(payload: Payload, events: EventSender) -> None:
 def talk_after_pipe_broke(payload: Payload, events: EventSender) -> None:
     events._connection.close()
     for step in range(10):
-        events.send("phase", step=step)
+        events.send("progress", step=step)
     Path(payload["file"]).write_text("survived")
 
 

@@ -24,7 +24,7 @@ def test_a_foreign_datasets_package_on_a_node_is_named(
     monkeypatch.setitem(sys.modules, "datasets", foreign)
     monkeypatch.setattr(sys, "path", list(sys.path))
     with multiprocessing.Pipe()[1] as connection:
-        ending = _compute("executor_targets:double", '{"number": 4}', EventSender(connection, 0.1))
+        ending = _compute("executor_targets:double", '{"number": 4}', EventSender(connection))
     assert (ending["status"], ending["user_error"]) == (Status.FAILED, True)
     assert f"'datasets' was loaded from {tmp_path}" in ending["reason"]
 

@@ -143,7 +143,7 @@ def test_sizes_and_removal_by_kind(cache: Cache) -> None:
     assert set(sizes) == {"models", "features"}
     assert cache.remove("models") == sizes["models"] > 0
     assert set(cache.sizes()) == {"features"}
-    cache.remove()
+    cache.remove("features")
     assert cache.sizes() == {}
 
 

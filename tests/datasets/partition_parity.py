@@ -1,9 +1,9 @@
 """Parity modes: replay the splits of the published codes index by index.
 
-They exist to check the schemes against published numbers, not to run experiments with: they
-take NumPy's legacy stream (``numpy.random.RandomState``, whose values are frozen for good),
-keep the published order of samples and, for Co-Boosting, the published rejection loop. The
-schemes to use are in :mod:`datasets.partition`.
+They check the rules that the schemes are made of (:mod:`datasets.dirichlet`) against published
+numbers: they take NumPy's legacy stream (``numpy.random.RandomState``, whose values are frozen
+for good), keep the published order of samples and, for Co-Boosting, the published rejection
+loop. The schemes that experiments use are in :mod:`datasets.partition`.
 """
 
 from __future__ import annotations
