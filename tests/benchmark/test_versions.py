@@ -51,7 +51,7 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "d05fa6cd914e0ca9"), ENGINE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "0a258ae0f7a9627f"), ENGINE),
         ("RECIPE_VERSION", RECIPE_VERSION, ("2", "45bf241f2236aba7"), RECIPE),
     ],
 )
