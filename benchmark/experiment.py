@@ -22,6 +22,7 @@ from benchmark.entries import (
 from benchmark.errors import UserError
 from benchmark.profiles import DEFAULT_PROFILE, profile
 from benchmark.registry import BrokenPlugin, MethodInfo, PluginError, Registry, asking, load
+from benchmark.sizes import training_samples
 from benchmark.specs import (
     BudgetSpec,
     CodeSpec,
@@ -42,7 +43,6 @@ from benchmark.specs.fields import Plan, Seeds, Strings, as_extractors, as_tuple
 from benchmark.specs.scenario import PartitionScheme
 from benchmark.unused_keys import refuse_unused
 
-_USUAL_SAMPLES = 50_000
 COMMITTED = "reference"
 """Folder of committed results below ``results``: no experiment may have its name."""
 
@@ -380,11 +380,6 @@ def _runs_of(
             code=CodeSpec(plugin=info.plugin, parts=info.parts),
         )
         skip = method.unsupported(scenario)
-        work = 0 if skip else method.workload(scenario, _samples(scenario), budget)
+        work = 0 if skip else method.workload(scenario, training_samples(scenario), budget)
         runs.append(PlannedRun(label, spec, info, skip, work, method.rounds))
     return runs
-
-
-def _samples(scenario: ScenarioSpec) -> int:
-    """Return about how many training samples there are, without opening the dataset."""
-    return scenario.train_samples or _USUAL_SAMPLES

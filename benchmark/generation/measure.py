@@ -271,10 +271,14 @@ def _signatures(entry: dict[str, Any]) -> list[str]:
     warnings = []
     # A bare distance of the classifier has no scale; only Inception's is compared to one.
     if name == INCEPTION and pooled["fid"] > LARGE_FID:
-        warnings.append(f"generated images: FID ({name}) is {pooled['fid']:.0f}, over 1000")
+        warnings.append(
+            f"generated images: FID ({name}) is {pooled['fid']:.0f}, over {LARGE_FID:g}"
+        )
     score = pooled["inception_score"]
     own = entry["real"]["inception_score"]
     least = SMALL_IS if own is None else min(SMALL_IS, OF_REAL * own)
     if score is not None and score < least:
-        warnings.append(f"generated images: Inception score ({name}) is {score:.2f}, under 2")
+        warnings.append(
+            f"generated images: Inception score ({name}) is {score:.2f}, under {least:.3g}"
+        )
     return warnings

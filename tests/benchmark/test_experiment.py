@@ -16,6 +16,7 @@ from benchmark.profiles import profile
 from benchmark.registry import PluginError, Registry, discover
 from benchmark.specs import ComputeSpec
 from benchmark.specs.base import read_yaml
+from datasets.catalog import spec_of
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,36 @@ def test_the_configuration_in_a_run_is_complete(registry: Registry) -> None:
     assert run.spec.method.config.keys() >= {"rounds", "weights", "label_masked", "label_head"}
     same = planned(registry, methods="fedavg", set={"fedavg": {"rounds": 1}})
     assert same[0].spec.run_id == run.spec.run_id
+
+
+def test_work_is_estimated_for_the_samples_that_there_are(registry: Registry) -> None:
+    def work(**settings: Any) -> int:
+        (run,) = planned(registry, methods="centralized", epochs=2, **{"holdout": 0, **settings})
+        return run.work
+
+    digits = spec_of("digits").info.train_samples
+    assert work(train_samples=None) == 2 * digits
+    assert work(train_samples=None, datasets="fashion_mnist") == 2 * 60_000
+    assert work(train_samples=100) == 2 * 100
+    assert work(train_samples=100, holdout=0.1) == 2 * 90
+
+
+def test_a_tree_is_listed_once_for_all_estimates(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def listed(name: str) -> Any:
+        asked.append(name)
+        return replace(spec_of("digits"), info=replace(spec_of("digits").info, train_samples=70))
+
+    monkeypatch.setattr("benchmark.sizes.spec_of", listed)
+    name = "folder:of no other test"
+    runs = planned(
+        registry, datasets=name, train_samples=None, epochs=1, methods="centralized", seeds=[0, 1]
+    )
+    assert [run.work for run in runs] == [63, 63]  # a tenth is held out
+    assert asked == [name]
 
 
 def test_the_order_of_the_grid(registry: Registry) -> None:

@@ -34,7 +34,7 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "eb182469a850c1fb"), ENGINE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "fa7cf057517cd612"), ENGINE),
         ("RECIPE_VERSION", RECIPE_VERSION, ("2", "d1afef7560968353"), RECIPE),
     ],
 )
