@@ -326,7 +326,7 @@ def test_bad_requests_are_refused() -> None:
     model, structure = make("cnn")
     with pytest.raises(UserError, match="did you mean 'rolling'"):
         index_sets(structure, 1, "roling")
-    with pytest.raises(UserError, match="out of range"):
+    with pytest.raises(UserError, match="above 0 and at most at 1, not 2"):
         index_sets(structure, 2)
     with pytest.raises(ValueError, match="needs a generator"):
         index_sets(structure, 1, "random")
