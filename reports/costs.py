@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -111,12 +112,7 @@ def with_costs(table: Table, grid: Grid) -> Table:
     depth = table.levels - 1
     headers = tuple((*("",) * depth, header) for _, header, _ in chosen)
     rows = tuple(
-        Row(
-            row.group,
-            row.label,
-            row.cells + costs.get((row.group, row.label), empty),
-            row.reference,
-        )
+        replace(row, cells=row.cells + costs.get((row.group, row.label), empty))
         for row in table.rows
     )
     return Table(table.name, table.title, table.columns + headers, rows, table.notes)

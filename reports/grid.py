@@ -98,8 +98,11 @@ class GridCell:
         return tuple(found)
 
 
+CODE = ("code.engine", "code.recipe", "code.plugin", "code.parts")
+"""What tells the code that made a run: versions of the suite's, digests of the method's."""
+
 _PROVENANCE = {
-    "code": ("code.engine", "code.recipe", "code.plugin", "code.parts"),
+    "code": CODE,
     "torch versions": ("version.torch",),
     "hardware": ("hardware",),
     "data": ("dataset_fingerprint",),

@@ -107,7 +107,7 @@ def _tabular(table: Table) -> list[str]:
         width = len(table.columns) + 1
         lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape(group)}}}}} \\")
         for row in rows:
-            cells = [escape(row.label), *map(_cell, row.cells)]
+            cells = [escape(row.name), *map(_cell, row.cells)]
             cells = [
                 _paragraph(cell) if text else cell for cell, text in zip(cells, texts, strict=True)
             ]

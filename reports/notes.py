@@ -15,7 +15,8 @@ from reports.grid import Grid, Split, for_tables
 from reports.load import DONE, NOT_RUN, Results, shown_runs
 from reports.measures import GRANTED
 from reports.parts import unequal_forms
-from reports.scores import FLAG, verdicts
+from reports.row_marks import FLAG, row_notes
+from reports.scores import verdicts
 from reports.statistics import LEAST_PAIRS, LEVEL, least_signed_rank_p
 
 SELECTION_RULES: Mapping[str, str] = {
@@ -87,6 +88,8 @@ def footnotes(name: str, grid: Grid) -> list[str]:
     said = [] if name == "parts" else [_spread(grid)]
     if name in ("accuracy", "scaling", "widths", "ablations", "generation"):
         said += _marks(grid)
+    if name in ("scaling", "widths", "ablations"):
+        said += row_notes(grid)
     if name == "generation":
         said += generation_notes(grid)
     if name == "accuracy":
@@ -218,6 +221,7 @@ def _provenance(grid: Grid) -> list[str]:
     mixed = sorted({name for cell in grid.cells.values() for name in cell.mixed})
     if mixed:
         said.append(f"{FLAG} The seeds of this cell differ in {', '.join(mixed)}.")
+    said += row_notes(grid)
     for scenario in grid.scenarios:
         place = ", ".join(grid.axes.header(scenario)) or "this table"
         for column, what in _SHARED.items():

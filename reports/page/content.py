@@ -18,6 +18,7 @@ from reports.figures.style import look
 from reports.generation import OLD_RATIO, extractors, ratio_of
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE, Results
+from reports.row_marks import row_flags
 from reports.scores import marks, verdicts
 from reports.steps import RunningSteps
 
@@ -52,12 +53,13 @@ def page_content(grid: Grid, results: Results) -> dict[str, Any]:
         history and the pictures of the first finished run of a cell are part of the page; of
         others it has a coarse curve of the accuracy, and links.
     """
-    judged, looks = verdicts(grid), places(grid)
+    judged, looks, flags = verdicts(grid), places(grid), row_flags(grid)
     rows, chosen = [], []
     for scenario in grid.scenarios:
         for row, cell in grid.column(scenario):
             best, second = marks(row, judged[scenario])
             rows.append(_row(row, cell, scenario, grid) | {"best": best, "second": second})
+            rows[-1]["flag"] = flags.get(row, "")
             seen = look(looks[row], row.reference)
             rows[-1] |= {"color": seen.color, "symbol": _SYMBOLS[seen.marker]}
             first = next((run for run in cell.runs if run["shown"] == DONE), None)

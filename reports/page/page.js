@@ -65,7 +65,7 @@
     });
   };
   const cell = (row, column) => {
-    if (column.key === "label") return element("th", { scope: "row", class: "text" }, row.label);
+    if (column.key === "label") return element("th", { scope: "row", class: "text" }, row.label + row.flag);
     if (column.setting) return element("td", { class: "text" }, row.settings[column.key]);
     if (column.key === "done") return element("td", {}, `${row.done} of ${row.planned}`);
     const found = row[column.key];

@@ -42,6 +42,14 @@ def test_every_setting_that_differs_is_a_column_and_a_filter(lab: Lab) -> None:
     assert len(places) == len(found["rows"]) == 6
 
 
+def test_a_row_whose_columns_are_of_different_code_is_flagged(lab: Lab) -> None:
+    lab.add("averaging", 0, partition__alpha=0.1)
+    lab.add("averaging", 0, partition__alpha=1.0, code__plugin="new")
+    lab.add("distilling", 0, partition__alpha=0.1)
+    flags = {row["label"]: row["flag"] for row in content(lab)["rows"]}
+    assert flags == {"averaging": "†", "distilling": ""}
+
+
 def test_a_value_that_is_no_number_leaves_its_curve_not_the_page(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     path.write_text("round,step,kl,accuracy\n0,1,nan,0.1\n0,2,2.5,0.2\n0,3,inf,0.3\n")
