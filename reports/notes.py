@@ -109,12 +109,49 @@ def _setting(grid: Grid) -> list[str]:
             for field, value in fixed.items()
             if field == "warmup.rounds" or not field.startswith("warmup.")
         }
-    said = []
+    said, floors = [], _floors(grid)
     if fixed:
-        words = ", ".join(describe(field, value) for field, value in fixed.items())
-        said.append(f"The same for all: {words}.")
+        words = {field: describe(field, value) for field, value in fixed.items()}
+        if floors and _FLOOR in fixed:
+            words[_FLOOR] = _floor_in_words(grid, fixed[_FLOOR], floors)
+        said.append(f"The same for all: {', '.join(words.values())}.")
+    if floors and _FLOOR not in fixed:
+        said.append(f"Fewer samples per client than asked: {_listed(floors)}.")
     said += [f"Differs too: {sentence}." for sentence in grid.axes.implied.values()]
     return said
+
+
+_FLOOR = "partition.min_samples"
+
+
+def _floors(grid: Grid) -> dict[str, list[str]]:
+    """Return the floors that splits had to lower, with their scenarios; of records that say so."""
+    places: dict[str, list[str]] = {}
+    for scenario in grid.scenarios:
+        runs = [run for _, cell in grid.column(scenario) for run in cell.runs]
+        found = {
+            str(run["split_min_samples"])
+            for run in runs
+            if (run.get("split_min_samples") or math.inf) < (run.get(_FLOOR) or 0)
+        }
+        for floor in found:
+            places.setdefault(floor, []).append(", ".join(grid.axes.header(scenario)))
+    return places
+
+
+def _floor_in_words(grid: Grid, asked: str, floors: Mapping[str, Sequence[str]]) -> str:
+    [floor] = floors if len(floors) == 1 else [asked]
+    if len(floors.get(floor, ())) == len(grid.scenarios):
+        return f"{describe(_FLOOR, floor)} (not {asked}: that is over half of an equal share)"
+    said = f"{_listed(floors)}, where {asked} is over half of an equal share"
+    return f"{describe(_FLOOR, asked)} ({said})"
+
+
+def _listed(places: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(
+        f"{what} with {' / '.join(found) if len(found) <= _LISTED else f'{len(found)} scenarios'}"
+        for what, found in places.items()
+    )
 
 
 def _selection(done: Sequence[Mapping[str, Any]]) -> list[str]:
