@@ -58,6 +58,11 @@ def _is_latin(sign: str) -> bool:
     return sign.isascii() or (ord(sign) < 0x180 and sign.isalpha())
 
 
+def label_of(experiment: str, name: str) -> str:
+    r"""Return a table's name for ``\ref``, that no table of another experiment has."""
+    return f"tab:{re.sub(r'[^A-Za-z0-9._-]+', '-', experiment)}:{name}"
+
+
 def table_text(table: Table, label: str | None = None, comments: Sequence[str] = ()) -> str:
     r"""Return floats with booktabs tabulars; needs ``\usepackage{booktabs}``.
 

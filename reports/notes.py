@@ -34,7 +34,7 @@ _VALIDATION = (
 )
 _NUMBER = re.compile(r"\d[\d.,]*")
 _LISTED = 3
-"""Places named in a reason before it is only counted."""
+"""Places named in a reason, and datasets in a caption, before they are only counted."""
 
 
 def notes(results: Results, grid: Grid) -> list[str]:
@@ -85,7 +85,7 @@ def footnotes(name: str, grid: Grid) -> list[str]:
     """
     if not any(cell.complete for cell in grid.cells.values()):
         return []
-    said = [] if name == "parts" else [_spread(grid)]
+    said = [*([] if name == "parts" else [_spread(grid)]), *_differing(grid)]
     if name in ("accuracy", "scaling", "widths", "ablations", "generation"):
         said += _marks(grid)
     if name in ("scaling", "widths", "ablations"):
@@ -117,8 +117,21 @@ def _setting(grid: Grid) -> list[str]:
         said.append(f"The same for all: {', '.join(words.values())}.")
     if floors and _FLOOR not in fixed:
         said.append(f"Fewer samples per client than asked: {_listed(floors)}.")
-    said += [f"Differs too: {sentence}." for sentence in grid.axes.implied.values()]
-    return said
+    return said + _differing(grid)
+
+
+def _differing(grid: Grid) -> list[str]:
+    return [f"Differs too: {sentence}." for sentence in grid.axes.implied.values()]
+
+
+def datasets_in_words(grid: Grid) -> list[str]:
+    """Return the datasets' names, for a caption; their number where they are many."""
+    if "dataset" not in grid.axes.shown:
+        name = grid.axes.fixed.get("dataset", UNSET)
+        return [] if name == UNSET else [name]
+    at = grid.axes.shown.index("dataset")
+    names = list(dict.fromkeys(scenario[at] for scenario in grid.scenarios))
+    return names if len(names) <= _LISTED else [f"{len(names)} datasets"]
 
 
 _FLOOR = "partition.min_samples"
