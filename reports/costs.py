@@ -15,9 +15,12 @@ from reports.table import Cell, Row, Table
 Column = tuple[str, str, Callable[[float], str]]
 """A measure's name, its header, and how its mean is written."""
 
+AVERAGING_ROUNDS = "= FedAvg rounds"
+"""Header of a column that notes explain."""
+
 _COLUMNS: tuple[Column, ...] = (
     ("rounds", "rounds", lambda value: f"{value:g}"),
-    ("fedavg_rounds", "= FedAvg rounds", lambda value: f"{value:.3g}"),
+    ("fedavg_rounds", AVERAGING_ROUNDS, lambda value: f"{value:.3g}"),
     ("up_per_client", "up / client", size),
     ("down_per_client", "down / client", size),
     ("warmup_seconds", "warm-up s, shared", seconds),

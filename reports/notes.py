@@ -9,6 +9,7 @@ from typing import Any
 
 from reports.axes import SEED_FIELDS, UNSET, describe, title
 from reports.convergence import convergence_notes
+from reports.costs import AVERAGING_ROUNDS
 from reports.formats import count, probability
 from reports.generation import generation_notes
 from reports.grid import Grid, Split, for_tables
@@ -92,6 +93,8 @@ def footnotes(name: str, grid: Grid) -> list[str]:
         said += row_notes(grid)
     if name == "generation":
         said += generation_notes(grid)
+    if name == "communication":
+        said += _averaging_rounds([run for cell in grid.cells.values() for run in cell.runs])
     if name == "accuracy":
         said += [*_provenance(grid), *convergence_notes(grid)]
     return said
@@ -225,6 +228,16 @@ def _cost_rules(done: Sequence[Mapping[str, Any]]) -> list[str]:
         "The common first initialisation is a seed and costs nothing. Bytes are what crossed the "
         f"wire, mean over clients{shared}. Client seconds are summed over clients, cached "
         f"training at its first price{apart}.",
+        *_averaging_rounds(done),
+    ]
+
+
+def _averaging_rounds(done: Sequence[Mapping[str, Any]]) -> list[str]:
+    if all(run.get("fedavg_rounds") is None for run in done):
+        return []
+    return [
+        f"'{AVERAGING_ROUNDS}': the run's traffic in rounds of federated averaging, each of which "
+        "sends a model down and up. FedAvg in one shot sends its model up alone: about 0.5."
     ]
 
 
