@@ -29,6 +29,7 @@ from reports.load import Results, load
 from reports.notes import datasets_in_words, footnotes, notes, reasons
 from reports.page import PAGE_NAME, page_text
 from reports.parts import parts_by_client, parts_by_round, parts_frame, parts_table
+from reports.row_marks import round_notes, round_signs
 from reports.scores import score_frame, score_table
 from reports.table import Table
 from reports.tuning import CHOSEN, chosen_text, tuning_table
@@ -243,6 +244,7 @@ def _comparison_page(grid: Grid, ranks: Ranks | str) -> str:
     ]
     if isinstance(ranks, str):
         return "\n".join([*lines, ranks, ""])
+    signs = round_signs(grid)
     lines += [
         f"Mean ranks over {ranks.blocks} datasets; Friedman: p = {probability(ranks.p)}; mean "
         f"ranks that differ by less than {ranks.critical_difference:.2f} can't be told apart "
@@ -250,9 +252,13 @@ def _comparison_page(grid: Grid, ranks: Ranks | str) -> str:
         "",
         "| method | mean rank |",
         "| --- | ---: |",
-        *(f"| {markdown.escape(str(label))} | {rank:.2f} |" for label, rank in ranks.mean.items()),
+        *(
+            f"| {markdown.escape(f'{label}{signs[str(label)]}')} | {rank:.2f} |"
+            for label, rank in ranks.mean.items()
+        ),
         "",
     ]
+    lines += [line for note in round_notes(grid) for line in (markdown.escape(note), "")]
     if ranks.left_out:
         left_out = markdown.escape("; ".join(ranks.left_out))
         lines += [f"Not ranked, not complete: {left_out}.", ""]

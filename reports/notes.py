@@ -16,7 +16,7 @@ from reports.grid import Grid, Split, for_tables
 from reports.load import DONE, NOT_RUN, Results, shown_runs
 from reports.measures import GRANTED
 from reports.parts import unequal_forms
-from reports.row_marks import FLAG, row_notes
+from reports.row_marks import FLAG, round_notes, row_notes
 from reports.scores import verdicts
 from reports.statistics import LEAST_PAIRS, LEVEL, least_signed_rank_p
 
@@ -93,6 +93,8 @@ def footnotes(name: str, grid: Grid) -> list[str]:
         said += row_notes(grid)
     if name == "generation":
         said += generation_notes(grid)
+    if name in ("against_best", "tuning"):
+        said += round_notes(grid)
     if name == "communication":
         said += _averaging_rounds([run for cell in grid.cells.values() for run in cell.runs])
     if name == "accuracy":

@@ -1,4 +1,4 @@
-"""Signs after a row's name: its columns were not made alike, and so are no fair comparison."""
+"""Signs after a row's name: what keeps it from being compared as it stands."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from reports.load import DONE
 FLAG = "†"
 """Sign of a cell whose seeds, or of a row whose columns, were not made alike."""
 
+SEVERAL_ROUNDS = "¶"
+"""Sign of a row whose method takes more than one round."""
+
 _LISTED = 3
 """Columns of a row that a note names before it only counts them."""
 
@@ -21,18 +24,37 @@ _VERSIONED = ("code.engine", "code.recipe")
 
 def row_flags(grid: Grid) -> Mapping[RowKey, str]:
     """Return the signs after the names of rows; rows without any are not in it."""
-    return dict.fromkeys(_mixed_rows(grid), FLAG)
+    flags = dict.fromkeys(_mixed_rows(grid), FLAG)
+    return flags | {row: SEVERAL_ROUNDS + flags.get(row, "") for row in grid.many_rounds()}
+
+
+def round_signs(grid: Grid) -> Mapping[str, str]:
+    """Return the sign of every row by its label; empty for those of one round."""
+    several = grid.many_rounds()
+    return {row.label: SEVERAL_ROUNDS if row in several else "" for row in grid.rows}
 
 
 def row_notes(grid: Grid) -> list[str]:
     """Return what the signs mean, and which rows have them: a sentence a sign."""
     mixed = _mixed_rows(grid)
     if not mixed:
-        return []
+        return round_notes(grid)
     # Digests of older records change with a comment too, and nothing in a record tells them apart.
     return [
+        *round_notes(grid),
         f"{FLAG} after a name: its columns were made by different code, by the digests on record "
-        f"(in old ones comments count as code): {'; '.join(mixed.values())}."
+        f"(in old ones comments count as code): {'; '.join(mixed.values())}.",
+    ]
+
+
+def round_notes(grid: Grid) -> list[str]:
+    """Return which rows are not one-shot, and how many exchanges they have in place of one."""
+    several = [f"{row.label} ({rounds})" for row, rounds in grid.many_rounds().items()]
+    if not several:
+        return []
+    return [
+        f"{SEVERAL_ROUNDS} More than one exchange (round) between clients and server, so these "
+        f"ranks are not those of one-shot methods: {'; '.join(several)}."
     ]
 
 
