@@ -107,13 +107,25 @@ def _row(row: RowKey, cell: GridCell, scenario: tuple[str, ...], grid: Grid) -> 
 
 
 def _filters(grid: Grid) -> list[dict[str, Any]]:
-    """Return the settings that a reader can filter by, and that stand in a column: all axes."""
-    made = []
+    """Return the settings that a reader can filter by, and that stand in a column: all axes.
+
+    Those of one scenario are ``chosen`` at first: rows of several are no ranking.
+    """
+    made, first = [], _first_scenario(grid)
     for place, name in enumerate(grid.axes.shown):
         values = dict.fromkeys(scenario[place] for scenario in grid.scenarios)
         found = {"name": name, "title": title(name), "values": sorted(values, key=_sortable)}
-        made.append(found)
+        made.append(found | {"chosen": first[place] if len(values) > 1 else ""})
     return made
+
+
+def _first_scenario(grid: Grid) -> tuple[str, ...]:
+    """Return the scenario of most finished runs; of equals the first in the tables' order."""
+    done = {
+        scenario: sum(cell.statuses[DONE] for _, cell in grid.column(scenario))
+        for scenario in grid.scenarios
+    }
+    return max(done, key=done.__getitem__, default=())
 
 
 def _sortable(value: str) -> tuple[int, float, str]:

@@ -3,7 +3,8 @@
   const content = JSON.parse(document.getElementById("content").textContent);
   const board = document.getElementById("board");
   const panel = document.getElementById("panel");
-  const state = { sort: "accuracy", down: true, references: true, seeds: 0, filters: {} };
+  const chosen = Object.fromEntries(content.filters.map((one) => [one.name, one.chosen]));
+  const state = { sort: "accuracy", down: true, references: true, seeds: 0, filters: { ...chosen } };
 
   // --- words -----------------------------------------------------------------------------
   const missing = "–";
@@ -49,9 +50,9 @@
     const found = row[column.key];
     return Array.isArray(found) ? found[0] : found;
   };
-  const shown = () => content.rows.filter((row) =>
+  const shown = (all = "") => content.rows.filter((row) =>
     (state.references || !row.reference) && row.done >= state.seeds &&
-    Object.entries(state.filters).every(([name, wanted]) => !wanted || row.settings[name] === wanted));
+    Object.entries(state.filters).every(([name, wanted]) => !wanted || name === all || row.settings[name] === wanted));
   const sorted = (rows) => {
     const column = columns.find((one) => one.key === state.sort) ?? columns[0];
     const sign = state.down ? -1 : 1;
@@ -121,21 +122,21 @@
       element("label", { class: "tick" }, tick, "references"), reset);
   };
   document.getElementById("filters").addEventListener("input", (event) => {
-    const { name, value: chosen, checked } = event.target;
+    const { name, value: wanted, checked } = event.target;
     if (name === "references") state.references = checked;
-    else if (name === "seeds") state.seeds = Number(chosen);
-    else state.filters[name] = chosen;
+    else if (name === "seeds") state.seeds = Number(wanted);
+    else state.filters[name] = wanted;
     draw();
   });
   document.getElementById("filters").addEventListener("reset", (event) => {
     event.preventDefault();
-    Object.assign(state, { references: true, seeds: 0, filters: {} });
+    Object.assign(state, { references: true, seeds: 0, filters: { ...chosen } });
     drawFilters();
     draw();
   });
   const remember = () => {
     const words = new URLSearchParams();
-    for (const [name, wanted] of Object.entries(state.filters)) if (wanted) words.set(name, wanted);
+    for (const [name, wanted] of Object.entries(state.filters)) if (wanted !== chosen[name]) words.set(name, wanted);
     if (state.seeds) words.set("seeds", state.seeds);
     if (!state.references) words.set("references", "no");
     if (state.sort !== "accuracy" || !state.down) words.set("sort", `${state.sort} ${state.down ? "down" : "up"}`);
@@ -190,7 +191,7 @@
     }), layout("by-bytes", labels.length, { xaxis: { type: "log", title: { text: "MB per client, up and down" } }, yaxis: { title: { text: `${content.accuracy} accuracy (%)` } } }), options);
     if (figure.hidden) return;
     const lines = new Map();
-    for (const row of rows) {
+    for (const row of shown("partition.alpha").filter((one) => one.accuracy)) {
       const others = varying.filter((one) => one.name !== "partition.alpha" && !state.filters[one.name]).map((one) => row.settings[one.name]);
       const name = [row.label, ...others].join(", ");
       lines.set(name, [...(lines.get(name) ?? []), row]);

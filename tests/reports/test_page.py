@@ -96,7 +96,40 @@ def accuracies(page: Any) -> list[str]:
     return found
 
 
+def show_all(page: Any) -> None:
+    page.locator("select[name='partition.alpha']").select_option("")
+
+
+def drawn(page: Any, plot: str) -> list[list[float]]:
+    """Return the x values of each of a plot's traces."""
+    found: list[list[float]] = page.evaluate(
+        f"document.getElementById('{plot}').data.map((trace) => Array.from(trace.x))"
+    )
+    return found
+
+
+def test_one_scenario_is_ranked_at_first_and_all_can_be(page: Any, made: Path) -> None:
+    chosen = page.locator("select[name='partition.alpha']")
+    assert chosen.input_value() == "0.1"
+    assert page.locator("#count").inner_text() == "4 of 7 rows"
+    assert all(len(points) == 1 for points in drawn(page, "by-bytes"))
+    along = drawn(page, "by-alpha")
+    assert [0.1, 1] in along, "what is drawn along alpha has all of its values"
+    show_all(page)
+    assert len(labels(page)) == 7
+    assert any(len(points) == 2 for points in drawn(page, "by-bytes"))
+    assert drawn(page, "by-alpha") == along
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    assert chosen.input_value() == ""
+    page.get_by_role("button", name="Reset").click()
+    assert chosen.input_value() == "0.1"
+    assert page.url == made.as_uri()
+
+
 def test_the_best_stand_first_and_every_row_is_there(page: Any) -> None:
+    show_all(page)
     assert len(labels(page)) == 7
     assert accuracies(page)[:4] == ["90.00", "90.00", "76.00", "61.00"]
     assert page.locator("#board tr.reference").count() == 2
@@ -105,6 +138,7 @@ def test_the_best_stand_first_and_every_row_is_there(page: Any) -> None:
 
 
 def test_sorting_by_click_and_back(page: Any) -> None:
+    show_all(page)
     button = page.get_by_role("button", name="accuracy %")
     header = page.locator("th", has=button)
     assert header.get_attribute("aria-sort") == "descending"
@@ -118,22 +152,24 @@ def test_sorting_by_click_and_back(page: Any) -> None:
 
 
 def test_filters_leave_the_right_rows_and_stay_in_the_address(page: Any, made: Path) -> None:
+    page.locator("select[name='partition.alpha']").select_option("1")
+    assert page.locator("#count").inner_text() == "3 of 7 rows"
+    assert "partition.alpha=1" in page.url
     page.locator("select[name='partition.alpha']").select_option("0.1")
-    assert page.locator("#count").inner_text() == "4 of 7 rows"
     page.locator("input[name='references']").uncheck()
     assert set(labels(page)) == {"averaging", "distilling", HOSTILE}
     page.locator("select[name='seeds']").select_option("3")
     assert set(labels(page)) == {"averaging", "distilling"}
     address = page.url
-    assert "partition.alpha=0.1" in address
     page.goto("about:blank")
     page.goto(address)
     assert set(labels(page)) == {"averaging", "distilling"}
     page.get_by_role("button", name="Reset").click()
-    assert len(labels(page)) == 7
+    assert len(labels(page)) == 4
 
 
 def test_a_cell_opens_its_runs_and_a_run_its_record(page: Any) -> None:
+    show_all(page)
     row = page.locator("#board tbody tr", has_text="distilling").first
     row.locator("button.open").click()
     assert page.locator("#panel-title").inner_text() == "distilling, α = 1"
