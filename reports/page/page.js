@@ -183,7 +183,7 @@
     Plotly.react("by-bytes", labels.filter((label) => costly.some((row) => row.label === label)).map((label) => {
       const mine = costly.filter((row) => row.label === label);
       return {
-        name: label, mode: "markers", x: mine.map((row) => (row.up_per_client[0] + row.down_per_client[0]) / 1e6),
+        name: label + mine[0].flag, mode: "markers", x: mine.map((row) => (row.up_per_client[0] + row.down_per_client[0]) / 1e6),
         y: mine.map((row) => 100 * row.accuracy[0]), text: mine.map((row) => row.scenario), marker: look(mine[0]),
         error_y: { type: "data", array: mine.map((row) => 100 * (row.accuracy[1] ?? 0)), thickness: 1, width: 3 },
         hovertemplate: "%{fullData.name}<br>%{text}<br>%{x:.3g} MB, %{y:.2f} %<extra></extra>",
@@ -193,7 +193,7 @@
     const lines = new Map();
     for (const row of shown("partition.alpha").filter((one) => one.accuracy)) {
       const others = varying.filter((one) => one.name !== "partition.alpha" && !state.filters[one.name]).map((one) => row.settings[one.name]);
-      const name = [row.label, ...others].join(", ");
+      const name = [row.label + row.flag, ...others].join(", ");
       lines.set(name, [...(lines.get(name) ?? []), row]);
     }
     Plotly.react("by-alpha", [...lines].map(([name, mine]) => {

@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 warnings=["made up"],
                 **where,
             )
-            lab.add("everything", seed, 0.9, **where)
+            lab.add("everything", seed, 0.9, rounds=2, **where)
     lab.add("counting", 0, 0.5, partition__alpha=0.1, label=HOSTILE)
     failed = Status.FAILED
     lab.add("counting", 1, status=failed, reason=HOSTILE, partition__alpha=0.1, label=HOSTILE)
@@ -128,6 +128,13 @@ def test_one_scenario_is_ranked_at_first_and_all_can_be(page: Any, made: Path) -
     assert page.url == made.as_uri()
 
 
+def test_signs_stand_after_names_in_board_and_legends(page: Any) -> None:
+    assert "everything¶" in labels(page)
+    for plot in ("by-bytes", "by-alpha"):
+        names = page.evaluate(f"document.getElementById('{plot}').data.map((one) => one.name)")
+        assert {"everything¶", "averaging"} <= set(names)
+
+
 def test_the_best_stand_first_and_every_row_is_there(page: Any) -> None:
     show_all(page)
     assert len(labels(page)) == 7
@@ -148,7 +155,7 @@ def test_sorting_by_click_and_back(page: Any) -> None:
     # A cell without a mean stands last, whichever way.
     assert "failed" in accuracies(page)[-1]
     page.get_by_role("button", name="method").click()
-    assert labels(page)[-1] == "everything"
+    assert labels(page)[-1] == "everything¶"
 
 
 def test_filters_leave_the_right_rows_and_stay_in_the_address(page: Any, made: Path) -> None:
