@@ -12,6 +12,7 @@ from reports.convergence import convergence_notes
 from reports.costs import AVERAGING_ROUNDS
 from reports.formats import count, probability
 from reports.generation import generation_notes
+from reports.generators import class_notes
 from reports.grid import Grid, Split, for_tables
 from reports.load import DONE, NOT_RUN, Results, shown_runs
 from reports.measures import GRANTED
@@ -51,7 +52,7 @@ def notes(results: Results, grid: Grid) -> list[str]:
     if done:
         found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
         found += _spent(done)
-        found += generation_notes(grid)
+        found += [*generation_notes(grid), *class_notes(grid)]
     found += _provenance(grid)
     found += convergence_notes(grid)
     found += _left_out(results)
