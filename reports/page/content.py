@@ -160,6 +160,7 @@ def _run(
         "metrics": metrics,
         "teacher_accuracy": (record.metrics.get("teacher") or {}).get("accuracy"),
         "generation": record.metrics.get("generation") or [],
+        "details": record.metrics.get("details") or {},
         "communication": {
             key: value for key, value in record.communication.items() if key != "per_client"
         },

@@ -232,13 +232,14 @@
     show([row.label, row.scenario].filter(Boolean).join(", "), false,
       element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))));
   };
+  const folded = (text) => (text.length <= 400 ? text : element("details", {}, element("summary", {}, `${text.slice(0, 50)}…`), text));
   const facts = (values, prefix = "") => Object.entries(values ?? {}).flatMap(([key, item]) => {
     const name = prefix ? `${prefix}.${key}` : key;
     if (item === null || item === undefined) return [];
     if (Array.isArray(item) && item.length && item.every((one) => one && typeof one === "object" && !Array.isArray(one))) return item.flatMap((one, at) => facts(one, `${name}.${at}`));
-    if (Array.isArray(item)) return [element("dt", {}, name), element("dd", {}, item.every((one) => typeof one !== "object") ? item.join(", ") : JSON.stringify(item))];
+    if (Array.isArray(item)) return [element("dt", {}, name), element("dd", {}, folded(item.every((one) => typeof one !== "object") ? item.join(", ") : JSON.stringify(item)))];
     if (typeof item === "object") return facts(item, name);
-    return [element("dt", {}, name), element("dd", {}, `${item}`)];
+    return [element("dt", {}, name), element("dd", {}, folded(`${item}`))];
   });
   const part = (heading, values) => {
     const list = facts(values);
@@ -261,7 +262,7 @@
     }
     children.push(part("Result", { accuracy: run.accuracy, teacher_accuracy: run.teacher_accuracy, ...run.metrics }),
       ...(run.generation ?? []).map((one) => part(`Generated images by ${one.extractor}`, one)),
-      part("Communication", run.communication), part("Time", run.timing), part("Specification", run.spec), part("Made with", run.environment));
+      part("Communication", run.communication), part("Time", run.timing), part("Told by the method", run.details), part("Specification", run.spec), part("Made with", run.environment));
     if (run.place) children.push(element("p", {}, element("a", { href: run.place }, "record.json")));
     show(`${opened.label}, seed ${run.seed}`, true, ...children.filter(Boolean));
     if (mine.length) drawHistory(mine);

@@ -54,6 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 generation=[judged()],
                 grids={"grid-client-0-generated.png": png()},
                 warnings=["made up"],
+                details={"own_key": {"rate": 0.125}, "own_curve": [[n, 0.5] for n in range(99)]},
                 **where,
             )
             lab.add("everything", seed, 0.9, rounds=2, **where)
@@ -184,8 +185,22 @@ def test_a_cell_opens_its_runs_and_a_run_its_record(page: Any) -> None:
     page.get_by_role("button", name="seed 0").click()
     body = page.locator("#panel-body")
     text = body.inner_text()
-    for part in ("partition.alpha", "versions.torch", "made up", "pooled.fid", "hardware.cpu"):
+    for part in (
+        "own_key.rate",
+        "0.125",
+        "own_curve",
+        "[[0,0.5],[1,0.5]",
+        "partition.alpha",
+        "versions.torch",
+        "made up",
+        "pooled.fid",
+        "hardware.cpu",
+    ):
         assert part in text
+    folded = body.locator("dd details")
+    assert "[98,0.5]" not in folded.inner_text()
+    folded.locator("summary").click()
+    assert "[98,0.5]" in folded.inner_text()
     assert body.locator("#history .main-svg").count() > 0
     assert body.locator(".grids img").count() == 1
     page.get_by_role("button", name="← runs").click()

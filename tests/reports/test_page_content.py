@@ -66,6 +66,13 @@ def test_the_scenario_of_most_finished_runs_is_chosen_at_first(lab: Lab) -> None
     assert chosen == {"partition.alpha": "1", "model.norm": "batch"}
 
 
+def test_all_that_a_plugin_says_of_its_run_is_in_the_page(lab: Lab) -> None:
+    details = {"label": "own (beta=1)", "a_key_of_its_own": {"deep": [[1, 2.5], [2, 0.5]]}}
+    found = [lab.add("averaging", seed, details=details) for seed in range(2)]
+    runs = content(lab)["runs"]
+    assert [runs[one.run_id]["details"] for one in found if one is not None] == [details] * 2
+
+
 def test_a_value_that_is_no_number_leaves_its_curve_not_the_page(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     path.write_text("round,step,kl,accuracy\n0,1,nan,0.1\n0,2,2.5,0.2\n0,3,inf,0.3\n")
