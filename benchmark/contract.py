@@ -147,7 +147,7 @@ class GlobalModel:
         What a reader of the record should know, one line each.
     generated : Generated, optional
         What it distilled from, where that was made by a generator; the harness measures its
-        distance to real images.
+        distance to real images. Pictures are kept of ``images`` alone.
     """
 
     model: nn.Module

@@ -11,6 +11,7 @@ import pandas as pd
 from reports.axes import UNSET, plain_text
 from reports.formats import percent_parts
 from reports.grid import Grid, RowKey, Split
+from reports.row_marks import row_flags
 from reports.scores import cell_facts, marks, problems, verdicts
 from reports.statistics import Verdict, holm, paired_t, shared_differences, summarize
 from reports.table import Cell, Row, Table
@@ -158,14 +159,15 @@ def ablation_table(grid: Grid) -> Table | None:
     for scenario in grid.scenarios:
         header = grid.axes.header(scenario)
         columns += [(*header, "accuracy %"), (*header, "difference")]
-    rows, judged = [], verdicts(grid)
+    rows, judged, flags = [], verdicts(grid), row_flags(grid)
     for ablation in found:
         for row in (ablation.base, *ablation.changes):
             text = change_text(ablation.changes.get(row, {}), CHANGES_SHOWN) or "–"
             cells = [Cell(text, muted=text == "–")]
             for scenario in grid.scenarios:
                 cells += _cells(grid, ablation, row, scenario, judged[scenario])
-            rows.append(Row(ablation.method, row.label, tuple(cells), row.reference))
+            flag = flags.get(row, "")
+            rows.append(Row(ablation.method, row.label, tuple(cells), row.reference, flag))
     return Table("ablations", "Ablations", tuple(columns), tuple(rows))
 
 

@@ -8,6 +8,7 @@ from reports.axes import describe, sort_keys
 from reports.costs import cost_cell
 from reports.formats import percent_parts
 from reports.grid import Grid, GridCell
+from reports.row_marks import row_flags
 from reports.scores import marks, problems, verdicts
 from reports.table import Cell, Row, Table
 
@@ -35,7 +36,7 @@ def _table(grid: Grid, field: str, name: str, title: str) -> Table:
     values = [key[0] for key in sort_keys([(scenario[at],) for scenario in grid.scenarios])]
     others = dict.fromkeys((*one[:at], *one[at + 1 :]) for one in grid.scenarios)
     fields = (*grid.axes.shown[:at], *grid.axes.shown[at + 1 :])
-    judged = verdicts(grid)
+    judged, flags = verdicts(grid), row_flags(grid)
     columns = [
         (describe(field, value), what)
         for value in values
@@ -54,7 +55,8 @@ def _table(grid: Grid, field: str, name: str, title: str) -> Table:
             for scenario, cell in zip(scenarios, found, strict=True):
                 best, second = marks(row, judged.get(scenario))
                 cells += _cells(cell, best=best, second=second)
-            rows.append(Row(place or row.group, row.label, tuple(cells), row.reference))
+            flag = flags.get(row, "")
+            rows.append(Row(place or row.group, row.label, tuple(cells), row.reference, flag))
     return Table(name, title, tuple(columns), tuple(rows))
 
 

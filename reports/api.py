@@ -26,9 +26,10 @@ from reports.generation import generation_frame, generation_table
 from reports.generators import class_frame, class_table, client_frame, client_table
 from reports.grid import Grid, build_grid
 from reports.load import Results, load
-from reports.notes import footnotes, notes, reasons
+from reports.notes import datasets_in_words, footnotes, notes, reasons
 from reports.page import PAGE_NAME, page_text
 from reports.parts import parts_by_client, parts_by_round, parts_frame, parts_table
+from reports.row_marks import round_notes, round_signs
 from reports.scores import score_frame, score_table
 from reports.table import Table
 from reports.tuning import CHOSEN, chosen_text, tuning_table
@@ -114,7 +115,7 @@ def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
     if len(results.runs):
         ranks = rank_methods(grid)
         make_folder(folder)
-        contents = {**_csv_texts(tables), **_page_texts(rendered, grid, said, why)}
+        contents = {**_csv_texts(tables), **_page_texts(results.name, rendered, grid, said, why)}
         contents["comparisons.md"] = _comparison_page(grid, ranks)
         chosen = chosen_text(grid)
         if chosen is not None:
@@ -204,13 +205,20 @@ def _left_out(column: str) -> bool:
 
 
 def _page_texts(
-    rendered: Mapping[str, Table], grid: Grid, said: Sequence[str], why: Sequence[str]
+    experiment: str,
+    rendered: Mapping[str, Table],
+    grid: Grid,
+    said: Sequence[str],
+    why: Sequence[str],
 ) -> dict[str, str]:
     lists = [("Not done", why), ("Notes", said)]
     pages = {f"{name}.md": markdown.document(table, lists) for name, table in rendered.items()}
     for name, table in rendered.items():
-        noted = replace(table, notes=(*why, *footnotes(name, grid)))
-        pages[f"{name}.tex"] = latex.table_text(noted, comments=said)
+        # Beside the tables of other experiments: it says whose numbers these are.
+        title = ", ".join([table.title, *datasets_in_words(grid)])
+        noted = replace(table, title=title, notes=(*why, *footnotes(name, grid)))
+        label = latex.label_of(experiment, name)
+        pages[f"{name}.tex"] = latex.table_text(noted, label, comments=said)
     return pages
 
 
@@ -236,6 +244,7 @@ def _comparison_page(grid: Grid, ranks: Ranks | str) -> str:
     ]
     if isinstance(ranks, str):
         return "\n".join([*lines, ranks, ""])
+    signs = round_signs(grid)
     lines += [
         f"Mean ranks over {ranks.blocks} datasets; Friedman: p = {probability(ranks.p)}; mean "
         f"ranks that differ by less than {ranks.critical_difference:.2f} can't be told apart "
@@ -243,9 +252,13 @@ def _comparison_page(grid: Grid, ranks: Ranks | str) -> str:
         "",
         "| method | mean rank |",
         "| --- | ---: |",
-        *(f"| {markdown.escape(str(label))} | {rank:.2f} |" for label, rank in ranks.mean.items()),
+        *(
+            f"| {markdown.escape(f'{label}{signs[str(label)]}')} | {rank:.2f} |"
+            for label, rank in ranks.mean.items()
+        ),
         "",
     ]
+    lines += [line for note in round_notes(grid) for line in (markdown.escape(note), "")]
     if ranks.left_out:
         left_out = markdown.escape("; ".join(ranks.left_out))
         lines += [f"Not ranked, not complete: {left_out}.", ""]

@@ -8,7 +8,8 @@ from typing import Any
 
 from reports.formats import percent_parts
 from reports.grid import Grid, GridCell, RowKey
-from reports.scores import FLAG, TEACHER_ACCURACY, problems
+from reports.row_marks import FLAG
+from reports.scores import TEACHER_ACCURACY, problems
 from reports.table import Cell, Row, Table
 
 PARTS = ("teacher", "images", "student")

@@ -60,6 +60,9 @@ _TITLES = {
     "model.family": "model",
     "warmup.rounds": "warm-up rounds",
 }
+_LISTED = 3
+"""Places at which a sentence says a value to hold before it only says: elsewhere."""
+
 UNSET = "–"
 """How a setting reads that is not set."""
 
@@ -173,7 +176,10 @@ def _sentence(field: str, axes: Sequence[str], mapping: Mapping[tuple[str, ...],
         value = mapping[key]
         where = ", ".join(describe(axis, part) for axis, part in zip(axes, key, strict=True))
         places.setdefault(value, []).append(where)
-    parts = [f"{value} at {' / '.join(where)}" for value, where in places.items()]
+    many = [value for value, where in places.items() if len(where) > _LISTED]
+    usual = max(many, key=lambda value: len(places[value]), default=None)
+    parts = [f"{value} at {' / '.join(where)}" for value, where in places.items() if value != usual]
+    parts += [] if usual is None else [f"{usual} elsewhere"]
     return f"{field.replace('_', ' ')}: {'; '.join(parts)}"
 
 

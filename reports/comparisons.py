@@ -13,6 +13,7 @@ import pandas as pd
 
 from reports.formats import probability
 from reports.grid import Grid, Split
+from reports.row_marks import round_signs
 from reports.scores import problems
 from reports.statistics import (
     LEVEL,
@@ -140,6 +141,7 @@ def best_table(grid: Grid) -> Table | None:
     """
     rows = []
     groups = {row.label: row.group for row in grid.rows}
+    signs = round_signs(grid)
     for scenario, values in complete_scores(grid).items():
         place = ", ".join(grid.axes.header(scenario))
         means = {label: summarize(list(found.values())).mean for label, found in values.items()}
@@ -147,7 +149,8 @@ def best_table(grid: Grid) -> Table | None:
         for pair in _pairs(values, place):
             if best in (pair["first"], pair["second"]):
                 other = pair["second"] if pair["first"] == best else pair["first"]
-                rows.append(Row(place or groups[other], other, _against(pair, best)))
+                cells = (Cell(best, flag=signs[best]), *_against(pair, best))
+                rows.append(Row(place or groups[other], other, cells, flag=signs[other]))
     columns = [(name,) for name in ("best", "difference", "splits", "95 % interval")]
     columns += [("p, t",), ("p, t, Holm",), ("p, signed rank",)]
     title = "Difference to the best method, percentage points"
@@ -163,7 +166,8 @@ def _against(pair: Mapping[str, Any], best: str) -> tuple[Cell, ...]:
         interval = Cell(f"{low:.2f} to {high:.2f}")
     tests = [pair.get(name) for name in ("p_t", "p_t_holm", "p_wilcoxon")]
     return (
-        *(Cell(best), Cell(f"{100 * turn * pair['difference']:.2f}"), Cell(str(pair["pairs"]))),
+        Cell(f"{100 * turn * pair['difference']:.2f}"),
+        Cell(str(pair["pairs"])),
         interval,
         *(Cell(muted=True) if p is None else Cell(probability(p)) for p in tests),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -14,9 +15,12 @@ from reports.table import Cell, Row, Table
 Column = tuple[str, str, Callable[[float], str]]
 """A measure's name, its header, and how its mean is written."""
 
+AVERAGING_ROUNDS = "= FedAvg rounds"
+"""Header of a column that notes explain."""
+
 _COLUMNS: tuple[Column, ...] = (
     ("rounds", "rounds", lambda value: f"{value:g}"),
-    ("fedavg_rounds", "= FedAvg rounds", lambda value: f"{value:.3g}"),
+    ("fedavg_rounds", AVERAGING_ROUNDS, lambda value: f"{value:.3g}"),
     ("up_per_client", "up / client", size),
     ("down_per_client", "down / client", size),
     ("warmup_seconds", "warm-up s, shared", seconds),
@@ -111,12 +115,7 @@ def with_costs(table: Table, grid: Grid) -> Table:
     depth = table.levels - 1
     headers = tuple((*("",) * depth, header) for _, header, _ in chosen)
     rows = tuple(
-        Row(
-            row.group,
-            row.label,
-            row.cells + costs.get((row.group, row.label), empty),
-            row.reference,
-        )
+        replace(row, cells=row.cells + costs.get((row.group, row.label), empty))
         for row in table.rows
     )
     return Table(table.name, table.title, table.columns + headers, rows, table.notes)

@@ -19,6 +19,9 @@ from reports.table import Cell, Row, Table
 MOST_CLASSES = 12
 """Classes that a printed table has room for; CSV files hold all."""
 
+_FEW = "few"
+"""What stands where a class has too few images for a distance."""
+
 _SIDES = (("own", "own data"), ("pooled", "all clients' data"))
 
 
@@ -74,11 +77,35 @@ def class_table(grid: Grid) -> Table | None:
     """Return the distance of each class's images to real ones of that class.
 
     Divided by the distance of real test images, mean over seeds. ``None`` where no images
-    were measured by class, or where there are too many classes to print.
+    were measured by class, where there are too many classes to print, or too few images of each.
     """
+    names, rows = _class_names(grid), _rows_by_class(grid)
+    if not rows or _all_few(rows):
+        return None
+    columns = [(extractor, name) for extractor in extractors(grid) for name in names]
+    title = f"Generated images by class: Fréchet distance ÷ {ratio_in_words(grid)}"
+    return Table("classes", title, tuple(columns), tuple(rows))
+
+
+def class_notes(grid: Grid) -> list[str]:
+    """Return why there is no table of classes, where images were too few for all of its cells."""
+    if not _all_few(_rows_by_class(grid)):
+        return []
+    return [
+        "Generated images by class: no table, for there are too few of every class for a distance "
+        "in the extractor's features."
+    ]
+
+
+def _all_few(rows: Sequence[Row]) -> bool:
+    cells = [cell for row in rows for cell in row.cells]
+    return any(cell.main == _FEW for cell in cells) and all(cell.muted for cell in cells)
+
+
+def _rows_by_class(grid: Grid) -> list[Row]:
     names = _class_names(grid)
     if not names or len(names) > MOST_CLASSES:
-        return None
+        return []
     rows, ratio = [], ratio_of(grid)
     for scenario, row, cell in _measured(grid, "by_class"):
         cells = []
@@ -92,14 +119,12 @@ def class_table(grid: Grid) -> Table | None:
             cells = list(incomplete_cells(cell, len(cells)))
         place = ", ".join(grid.axes.header(scenario))
         rows.append(Row(place or row.group, row.label, tuple(map(_short, cells)), row.reference))
-    columns = [(extractor, name) for extractor in extractors(grid) for name in names]
-    title = f"Generated images by class: Fréchet distance ÷ {ratio_in_words(grid)}"
-    return Table("classes", title, tuple(columns), tuple(rows)) if rows else None
+    return rows
 
 
 def _short(cell: Cell) -> Cell:
     """Return a cell with one word in place of a count: these columns are narrow."""
-    return Cell("few", muted=True) if cell.main.startswith("too few") else cell
+    return Cell(_FEW, muted=True) if cell.main.startswith("too few") else cell
 
 
 def _measured(grid: Grid, kind: str) -> Iterator[tuple[tuple[str, ...], Any, GridCell]]:

@@ -98,8 +98,11 @@ class GridCell:
         return tuple(found)
 
 
+CODE = ("code.engine", "code.recipe", "code.plugin", "code.parts")
+"""What tells the code that made a run: versions of the suite's, digests of the method's."""
+
 _PROVENANCE = {
-    "code": ("code.engine", "code.recipe", "code.plugin", "code.parts"),
+    "code": CODE,
     "torch versions": ("version.torch",),
     "hardware": ("hardware",),
     "data": ("dataset_fingerprint",),
@@ -157,25 +160,43 @@ class Grid:
             (row, self.cells[row, scenario]) for row in self.rows if (row, scenario) in self.cells
         ]
 
-    def figure_labels(self, scenario: tuple[str, ...] | None = None) -> dict[RowKey, str]:
-        """Return what figures call each row: with its number of seeds where those differ.
+    def many_rounds(self) -> dict[RowKey, str]:
+        """Return the rows whose runs took more than one round, with the number or its range."""
+        found: dict[RowKey, set[int]] = {}
+        for (row, _), cell in self.cells.items():
+            found.setdefault(row, set()).update(map(int, cell.values("rounds").values()))
+        return {
+            row: " to ".join(map(str, sorted({min(counts), max(counts)})))
+            for row in self.rows
+            if max(counts := found[row], default=1) > 1
+        }
 
-        A point of one seed beside means of several would else be read as one of them.
+    def figure_labels(self, scenario: tuple[str, ...] | None = None) -> dict[RowKey, str]:
+        """Return what figures call each row: with its rounds where it has more than one.
+
+        With its number of seeds, too, where those differ: a point of one seed beside means of
+        several would else be read as one of them.
 
         Parameters
         ----------
         scenario : tuple of str, optional
             The one that a figure shows; all of them by default.
         """
+        names = {row: row.label for row in self.rows}
+        for row, rounds in self.many_rounds().items():
+            if f"{rounds} rounds" not in row.label:
+                names[row] += f", {rounds} rounds"
         counts: dict[RowKey, set[int]] = {row: set() for row in self.rows}
         for (row, where), cell in self.cells.items():
             if cell.complete and scenario in (None, where):
                 counts[row].add(len(cell.runs))
         if len(set().union(*counts.values())) < 2:
-            return {row: row.label for row in self.rows}
+            return names
         return {
-            row: f"{row.label}, n = {' or '.join(map(str, sorted(found)))}" if found else row.label
-            for row, found in counts.items()
+            row: f"{name}, n = {' or '.join(map(str, sorted(counts[row])))}"
+            if counts[row]
+            else name
+            for row, name in names.items()
         }
 
     def precedence(self, row: RowKey) -> tuple[bool, int]:

@@ -31,6 +31,7 @@ _SIGNS = {
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",
     "§": r"\S{}",
+    "¶": r"\P{}",
     "÷": r"$\div$",
     "→": r"$\to$",
     "≤": r"$\leq$",
@@ -56,6 +57,11 @@ def escape(text: str) -> str:
 
 def _is_latin(sign: str) -> bool:
     return sign.isascii() or (ord(sign) < 0x180 and sign.isalpha())
+
+
+def label_of(experiment: str, name: str) -> str:
+    r"""Return a table's name for ``\ref``, that no table of another experiment has."""
+    return f"tab:{re.sub(r'[^A-Za-z0-9._-]+', '-', experiment)}:{name}"
 
 
 def table_text(table: Table, label: str | None = None, comments: Sequence[str] = ()) -> str:
@@ -107,7 +113,7 @@ def _tabular(table: Table) -> list[str]:
         width = len(table.columns) + 1
         lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{escape(group)}}}}} \\")
         for row in rows:
-            cells = [escape(row.label), *map(_cell, row.cells)]
+            cells = [escape(row.name), *map(_cell, row.cells)]
             cells = [
                 _paragraph(cell) if text else cell for cell, text in zip(cells, texts, strict=True)
             ]

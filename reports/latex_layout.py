@@ -74,7 +74,7 @@ def cell_points(cell: Cell) -> float:
 
 def label_points(table: Table) -> float:
     """Return the natural width of the first column."""
-    return max(text_points(text) for text in ("method", *(row.label for row in table.rows)))
+    return max(text_points(text) for text in ("method", *(row.name for row in table.rows)))
 
 
 def column_points(table: Table, at: int) -> float:
@@ -156,7 +156,7 @@ def _group_lines(count: int) -> float:
 
 
 def _row_lines(row: Row) -> int:
-    widest = max(text_points(row.label), *map(cell_points, row.cells), 0.0)
+    widest = max(text_points(row.name), *map(cell_points, row.cells), 0.0)
     # Ragged lines are not full: a fifth of each is lost.
     return math.ceil(1.2 * widest / TEXT_POINTS) if is_paragraph(widest) else 1
 

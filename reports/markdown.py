@@ -14,7 +14,7 @@ def table_text(table: Table) -> str:
     for group, rows in table.groups:
         lines.append(_line([f"*{escape(group)}*", *("" for _ in headers)]))
         for row in rows:
-            label = f"*{escape(row.label)}*" if row.reference else escape(row.label)
+            label = f"*{escape(row.name)}*" if row.reference else escape(row.name)
             lines.append(_line([label, *(_cell(cell) for cell in row.cells)]))
     return "\n".join(lines) + "\n"
 

@@ -230,6 +230,7 @@ def _provenance(metrics: Mapping[str, Any], environment: Mapping[str, Any]) -> d
     versions = environment.get("versions") or {}
     return {
         "split_id": split.get("id") or split.get("digest"),
+        "split_min_samples": split.get("min_samples"),
         "topped_up": _json(split.get("topped_up")),
         "split_counts": _json(split.get("counts")),
         "split_widths": _json(split.get("widths")),

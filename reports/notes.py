@@ -9,13 +9,16 @@ from typing import Any
 
 from reports.axes import SEED_FIELDS, UNSET, describe, title
 from reports.convergence import convergence_notes
+from reports.costs import AVERAGING_ROUNDS
 from reports.formats import count, probability
 from reports.generation import generation_notes
+from reports.generators import class_notes
 from reports.grid import Grid, Split, for_tables
 from reports.load import DONE, NOT_RUN, Results, shown_runs
 from reports.measures import GRANTED
 from reports.parts import unequal_forms
-from reports.scores import FLAG, verdicts
+from reports.row_marks import FLAG, round_notes, row_notes
+from reports.scores import verdicts
 from reports.statistics import LEAST_PAIRS, LEVEL, least_signed_rank_p
 
 SELECTION_RULES: Mapping[str, str] = {
@@ -33,7 +36,7 @@ _VALIDATION = (
 )
 _NUMBER = re.compile(r"\d[\d.,]*")
 _LISTED = 3
-"""Places named in a reason before it is only counted."""
+"""Places named in a reason, and datasets in a caption, before they are only counted."""
 
 
 def notes(results: Results, grid: Grid) -> list[str]:
@@ -49,7 +52,7 @@ def notes(results: Results, grid: Grid) -> list[str]:
     if done:
         found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
         found += _spent(done)
-        found += generation_notes(grid)
+        found += [*generation_notes(grid), *class_notes(grid)]
     found += _provenance(grid)
     found += convergence_notes(grid)
     found += _left_out(results)
@@ -84,11 +87,17 @@ def footnotes(name: str, grid: Grid) -> list[str]:
     """
     if not any(cell.complete for cell in grid.cells.values()):
         return []
-    said = [] if name == "parts" else [_spread(grid)]
+    said = [*([] if name == "parts" else [_spread(grid)]), *_differing(grid)]
     if name in ("accuracy", "scaling", "widths", "ablations", "generation"):
         said += _marks(grid)
+    if name in ("scaling", "widths", "ablations"):
+        said += row_notes(grid)
     if name == "generation":
         said += generation_notes(grid)
+    if name in ("against_best", "tuning"):
+        said += round_notes(grid)
+    if name == "communication":
+        said += _averaging_rounds([run for cell in grid.cells.values() for run in cell.runs])
     if name == "accuracy":
         said += [*_provenance(grid), *convergence_notes(grid)]
     return said
@@ -106,12 +115,62 @@ def _setting(grid: Grid) -> list[str]:
             for field, value in fixed.items()
             if field == "warmup.rounds" or not field.startswith("warmup.")
         }
-    said = []
+    said, floors = [], _floors(grid)
     if fixed:
-        words = ", ".join(describe(field, value) for field, value in fixed.items())
-        said.append(f"The same for all: {words}.")
-    said += [f"Differs too: {sentence}." for sentence in grid.axes.implied.values()]
-    return said
+        words = {field: describe(field, value) for field, value in fixed.items()}
+        if floors and _FLOOR in fixed:
+            words[_FLOOR] = _floor_in_words(grid, fixed[_FLOOR], floors)
+        said.append(f"The same for all: {', '.join(words.values())}.")
+    if floors and _FLOOR not in fixed:
+        said.append(f"Fewer samples per client than asked: {_listed(floors)}.")
+    return said + _differing(grid)
+
+
+def _differing(grid: Grid) -> list[str]:
+    return [f"Differs too: {sentence}." for sentence in grid.axes.implied.values()]
+
+
+def datasets_in_words(grid: Grid) -> list[str]:
+    """Return the datasets' names, for a caption; their number where they are many."""
+    if "dataset" not in grid.axes.shown:
+        name = grid.axes.fixed.get("dataset", UNSET)
+        return [] if name == UNSET else [name]
+    at = grid.axes.shown.index("dataset")
+    names = list(dict.fromkeys(scenario[at] for scenario in grid.scenarios))
+    return names if len(names) <= _LISTED else [f"{len(names)} datasets"]
+
+
+_FLOOR = "partition.min_samples"
+
+
+def _floors(grid: Grid) -> dict[str, list[str]]:
+    """Return the floors that splits had to lower, with their scenarios; of records that say so."""
+    places: dict[str, list[str]] = {}
+    for scenario in grid.scenarios:
+        runs = [run for _, cell in grid.column(scenario) for run in cell.runs]
+        found = {
+            str(run["split_min_samples"])
+            for run in runs
+            if (run.get("split_min_samples") or math.inf) < (run.get(_FLOOR) or 0)
+        }
+        for floor in found:
+            places.setdefault(floor, []).append(", ".join(grid.axes.header(scenario)))
+    return places
+
+
+def _floor_in_words(grid: Grid, asked: str, floors: Mapping[str, Sequence[str]]) -> str:
+    [floor] = floors if len(floors) == 1 else [asked]
+    if len(floors.get(floor, ())) == len(grid.scenarios):
+        return f"{describe(_FLOOR, floor)} (not {asked}: that is over half of an equal share)"
+    said = f"{_listed(floors)}, where {asked} is over half of an equal share"
+    return f"{describe(_FLOOR, asked)} ({said})"
+
+
+def _listed(places: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(
+        f"{what} with {' / '.join(found) if len(found) <= _LISTED else f'{len(found)} scenarios'}"
+        for what, found in places.items()
+    )
 
 
 def _selection(done: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -172,6 +231,16 @@ def _cost_rules(done: Sequence[Mapping[str, Any]]) -> list[str]:
         "The common first initialisation is a seed and costs nothing. Bytes are what crossed the "
         f"wire, mean over clients{shared}. Client seconds are summed over clients, cached "
         f"training at its first price{apart}.",
+        *_averaging_rounds(done),
+    ]
+
+
+def _averaging_rounds(done: Sequence[Mapping[str, Any]]) -> list[str]:
+    if all(run.get("fedavg_rounds") is None for run in done):
+        return []
+    return [
+        f"'{AVERAGING_ROUNDS}': the run's traffic in rounds of federated averaging, each of which "
+        "sends a model down and up. FedAvg in one shot sends its model up alone: about 0.5."
     ]
 
 
@@ -218,6 +287,7 @@ def _provenance(grid: Grid) -> list[str]:
     mixed = sorted({name for cell in grid.cells.values() for name in cell.mixed})
     if mixed:
         said.append(f"{FLAG} The seeds of this cell differ in {', '.join(mixed)}.")
+    said += row_notes(grid)
     for scenario in grid.scenarios:
         place = ", ".join(grid.axes.header(scenario)) or "this table"
         for column, what in _SHARED.items():

@@ -13,11 +13,9 @@ from reports.convergence import UNCONVERGED, unconverged
 from reports.formats import count_of, percent_parts
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
+from reports.row_marks import FLAG, row_flags
 from reports.statistics import Verdict, judge
 from reports.table import Cell, Row, Table
-
-FLAG = "†"
-"""Sign of a cell whose seeds were not made alike."""
 
 TEACHER_ACCURACY = "teacher_accuracy"
 """Column of the accuracy of the teacher that a model was distilled from."""
@@ -39,7 +37,7 @@ def verdicts(grid: Grid) -> dict[tuple[str, ...], Verdict]:
 
 def score_table(grid: Grid) -> Table:
     """Return accuracy in percent by method and scenario, with the teacher's where there is one."""
-    judged, open_ends = verdicts(grid), unconverged(grid)
+    judged, open_ends, flags = verdicts(grid), unconverged(grid), row_flags(grid)
     columns: list[tuple[str, ...]] = []
     makers: list[tuple[tuple[str, ...], str]] = []
     for scenario in grid.scenarios:
@@ -63,6 +61,7 @@ def score_table(grid: Grid) -> Table:
             row.label,
             tuple(shown(row, scenario, name) for scenario, name in makers),
             row.reference,
+            flags.get(row, ""),
         )
         for row in grid.rows
     ]

@@ -53,12 +53,20 @@ class Row:
         One a column.
     reference : bool
         Whether it is a reference row, which may see what no method may.
+    flag : str
+        Footnote signs after the label.
     """
 
     group: str
     label: str
     cells: tuple[Cell, ...]
     reference: bool = False
+    flag: str = ""
+
+    @property
+    def name(self) -> str:
+        """The label as it is printed."""
+        return self.label + self.flag
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def slices(table: Table, width: int) -> Iterator[Table]:
 
     Columns that differ in the lowest header only (accuracy and teacher) stay together.
     """
-    labels = (max(len(row.label) + 2, len(row.group)) for row in table.rows)
+    labels = (max(len(row.name) + 2, len(row.group)) for row in table.rows)
     names = max([len("method"), *labels]) + 4
     chosen: list[int] = []
     used = names
@@ -97,7 +97,7 @@ def _rich(table: Table, title: str) -> RichTable:
         made.add_row(Text(group, style="italic"), *("" for _ in table.columns))
         for row in rows:
             style = "italic" if row.reference else ""
-            made.add_row(Text(f"  {row.label}", style=style), *map(_cell, row.cells))
+            made.add_row(Text(f"  {row.name}", style=style), *map(_cell, row.cells))
     return made
 
 

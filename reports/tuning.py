@@ -12,6 +12,7 @@ import yaml
 from reports.axes import plain_text
 from reports.formats import percent, percent_parts
 from reports.grid import Grid, GridCell, RowKey, Split
+from reports.row_marks import round_signs
 from reports.statistics import Summary, summarize
 from reports.table import Cell, Row, Table
 
@@ -138,13 +139,13 @@ def tuning_table(grid: Grid) -> Table | None:
     if not found:
         return None
     columns = (("trials",), ("chosen",), ("validation accuracy %",), ("lowest trial %",))
-    wrong = unequal(found)
-    rows = [Row("tuned", one.method, tuple(_cells(one, wrong))) for one in found]
+    wrong, signs = unequal(found), round_signs(grid)
+    rows = [Row("tuned", one.method, tuple(_cells(one, wrong, signs))) for one in found]
     title = "Tuning on held-out training images, as many trials for every method"
     return Table("tuning", wrong or title, columns, tuple(rows))
 
 
-def _cells(one: Tuned, wrong: str | None) -> list[Cell]:
+def _cells(one: Tuned, wrong: str | None, signs: Mapping[str, str]) -> list[Cell]:
     done = [score for score in one.scores.values() if score is not None]
     total = len(one.scores)
     if one.best is None or wrong:
@@ -154,7 +155,7 @@ def _cells(one: Tuned, wrong: str | None) -> list[Cell]:
     said = ", ".join(f"{key}={plain_text(value)}" for key, value in one.settings[row].items())
     return [
         Cell(f"{total} ({len(one.lost)} without a score)" if one.lost else str(total)),
-        Cell(said or "its defaults"),
+        Cell(said or "its defaults", flag=signs[row.label]),
         Cell(*percent_parts(score)),
         Cell(percent(min(score.mean for score in done))),
     ]

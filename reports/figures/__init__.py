@@ -89,7 +89,8 @@ def plots(results: Results, grid: Grid, ranks: Ranks | str) -> Iterator[Plot]:
     yield from generation_scores(grid)
     yield from samples(grid, results.folder)
     if not isinstance(ranks, str):
-        yield critical_difference(ranks)
+        names = {row.label: name for row, name in grid.figure_labels().items()}
+        yield critical_difference(ranks, names)
 
 
 def draw_all(results: Results, grid: Grid, ranks: Ranks | str, folder: Path) -> list[Drawn]:

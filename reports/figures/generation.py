@@ -242,9 +242,11 @@ def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
     """Yield the figure of samples, of the first scenario that has any; it says so.
 
     Methods with the same pictures, such as those that share the clients' generators, share a row.
+    Those whose images were measured but not kept, for the method handed over none, are named.
     """
     for scenario in grid.scenarios:
         seeds = 0
+        without: list[str] = []
         rows: dict[tuple[tuple[str, str], ...], tuple[list[str], list[Sample]]] = {}
         for row, cell in grid.column(scenario):
             done = [run for run in cell.runs if run["shown"] == DONE]
@@ -254,11 +256,18 @@ def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
                 shown = tuple((one.title, one.content) for one in found)
                 labels, _ = rows.setdefault(shown, ([], found))
                 labels.append(row.label)
+            elif done and done[0].get("extractors"):
+                without.append(row.label)
         if rows:
             most = _most([len(found) for _, found in rows.values()])
             left = sum(len(found[most:]) for _, found in rows.values())
             drawn = ((", ".join(labels), tuple(found[:most])) for labels, found in rows.values())
-            yield Samples(tuple(drawn), _which(grid, scenario, seeds, most, left))
+            heading = _which(grid, scenario, seeds, most, left)
+            if without:
+                # A page of one picture is a column wide.
+                names = fill(f"none kept of {', '.join(without)}", int(_SIGNS_AN_INCH * COLUMN))
+                heading = "\n".join(filter(None, [heading, names]))
+            yield Samples(tuple(drawn), heading)
             return
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,9 +112,9 @@ def cliques(ranks: Sequence[float], critical_difference: float) -> list[tuple[in
     return found
 
 
-def critical_difference(ranks: Ranks) -> CriticalDifference:
-    """Return the diagram of ``ranks``."""
-    labels = tuple(str(label) for label in ranks.mean.index)
+def critical_difference(ranks: Ranks, names: Mapping[str, str]) -> CriticalDifference:
+    """Return the diagram of ``ranks``, methods under the names that figures have for labels."""
+    labels = tuple(names[str(label)] for label in ranks.mean.index)
     values = tuple(float(value) for value in ranks.mean)
     return CriticalDifference(
         labels, values, ranks.critical_difference, ranks.blocks, len(ranks.left_out)

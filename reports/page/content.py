@@ -18,6 +18,7 @@ from reports.figures.style import look
 from reports.generation import OLD_RATIO, extractors, ratio_of
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE, Results
+from reports.row_marks import row_flags
 from reports.scores import marks, verdicts
 from reports.steps import RunningSteps
 
@@ -52,12 +53,13 @@ def page_content(grid: Grid, results: Results) -> dict[str, Any]:
         history and the pictures of the first finished run of a cell are part of the page; of
         others it has a coarse curve of the accuracy, and links.
     """
-    judged, looks = verdicts(grid), places(grid)
+    judged, looks, flags = verdicts(grid), places(grid), row_flags(grid)
     rows, chosen = [], []
     for scenario in grid.scenarios:
         for row, cell in grid.column(scenario):
             best, second = marks(row, judged[scenario])
             rows.append(_row(row, cell, scenario, grid) | {"best": best, "second": second})
+            rows[-1]["flag"] = flags.get(row, "")
             seen = look(looks[row], row.reference)
             rows[-1] |= {"color": seen.color, "symbol": _SYMBOLS[seen.marker]}
             first = next((run for run in cell.runs if run["shown"] == DONE), None)
@@ -105,13 +107,25 @@ def _row(row: RowKey, cell: GridCell, scenario: tuple[str, ...], grid: Grid) -> 
 
 
 def _filters(grid: Grid) -> list[dict[str, Any]]:
-    """Return the settings that a reader can filter by, and that stand in a column: all axes."""
-    made = []
+    """Return the settings that a reader can filter by, and that stand in a column: all axes.
+
+    Those of one scenario are ``chosen`` at first: rows of several are no ranking.
+    """
+    made, first = [], _first_scenario(grid)
     for place, name in enumerate(grid.axes.shown):
         values = dict.fromkeys(scenario[place] for scenario in grid.scenarios)
         found = {"name": name, "title": title(name), "values": sorted(values, key=_sortable)}
-        made.append(found)
+        made.append(found | {"chosen": first[place] if len(values) > 1 else ""})
     return made
+
+
+def _first_scenario(grid: Grid) -> tuple[str, ...]:
+    """Return the scenario of most finished runs; of equals the first in the tables' order."""
+    done = {
+        scenario: sum(cell.statuses[DONE] for _, cell in grid.column(scenario))
+        for scenario in grid.scenarios
+    }
+    return max(done, key=done.__getitem__, default=())
 
 
 def _sortable(value: str) -> tuple[int, float, str]:
@@ -146,6 +160,7 @@ def _run(
         "metrics": metrics,
         "teacher_accuracy": (record.metrics.get("teacher") or {}).get("accuracy"),
         "generation": record.metrics.get("generation") or [],
+        "details": record.metrics.get("details") or {},
         "communication": {
             key: value for key, value in record.communication.items() if key != "per_client"
         },

@@ -3,7 +3,8 @@
   const content = JSON.parse(document.getElementById("content").textContent);
   const board = document.getElementById("board");
   const panel = document.getElementById("panel");
-  const state = { sort: "accuracy", down: true, references: true, seeds: 0, filters: {} };
+  const chosen = Object.fromEntries(content.filters.map((one) => [one.name, one.chosen]));
+  const state = { sort: "accuracy", down: true, references: true, seeds: 0, filters: { ...chosen } };
 
   // --- words -----------------------------------------------------------------------------
   const missing = "–";
@@ -49,9 +50,9 @@
     const found = row[column.key];
     return Array.isArray(found) ? found[0] : found;
   };
-  const shown = () => content.rows.filter((row) =>
+  const shown = (all = "") => content.rows.filter((row) =>
     (state.references || !row.reference) && row.done >= state.seeds &&
-    Object.entries(state.filters).every(([name, wanted]) => !wanted || row.settings[name] === wanted));
+    Object.entries(state.filters).every(([name, wanted]) => !wanted || name === all || row.settings[name] === wanted));
   const sorted = (rows) => {
     const column = columns.find((one) => one.key === state.sort) ?? columns[0];
     const sign = state.down ? -1 : 1;
@@ -65,7 +66,7 @@
     });
   };
   const cell = (row, column) => {
-    if (column.key === "label") return element("th", { scope: "row", class: "text" }, row.label);
+    if (column.key === "label") return element("th", { scope: "row", class: "text" }, row.label + row.flag);
     if (column.setting) return element("td", { class: "text" }, row.settings[column.key]);
     if (column.key === "done") return element("td", {}, `${row.done} of ${row.planned}`);
     const found = row[column.key];
@@ -121,21 +122,21 @@
       element("label", { class: "tick" }, tick, "references"), reset);
   };
   document.getElementById("filters").addEventListener("input", (event) => {
-    const { name, value: chosen, checked } = event.target;
+    const { name, value: wanted, checked } = event.target;
     if (name === "references") state.references = checked;
-    else if (name === "seeds") state.seeds = Number(chosen);
-    else state.filters[name] = chosen;
+    else if (name === "seeds") state.seeds = Number(wanted);
+    else state.filters[name] = wanted;
     draw();
   });
   document.getElementById("filters").addEventListener("reset", (event) => {
     event.preventDefault();
-    Object.assign(state, { references: true, seeds: 0, filters: {} });
+    Object.assign(state, { references: true, seeds: 0, filters: { ...chosen } });
     drawFilters();
     draw();
   });
   const remember = () => {
     const words = new URLSearchParams();
-    for (const [name, wanted] of Object.entries(state.filters)) if (wanted) words.set(name, wanted);
+    for (const [name, wanted] of Object.entries(state.filters)) if (wanted !== chosen[name]) words.set(name, wanted);
     if (state.seeds) words.set("seeds", state.seeds);
     if (!state.references) words.set("references", "no");
     if (state.sort !== "accuracy" || !state.down) words.set("sort", `${state.sort} ${state.down ? "down" : "up"}`);
@@ -182,7 +183,7 @@
     Plotly.react("by-bytes", labels.filter((label) => costly.some((row) => row.label === label)).map((label) => {
       const mine = costly.filter((row) => row.label === label);
       return {
-        name: label, mode: "markers", x: mine.map((row) => (row.up_per_client[0] + row.down_per_client[0]) / 1e6),
+        name: label + mine[0].flag, mode: "markers", x: mine.map((row) => (row.up_per_client[0] + row.down_per_client[0]) / 1e6),
         y: mine.map((row) => 100 * row.accuracy[0]), text: mine.map((row) => row.scenario), marker: look(mine[0]),
         error_y: { type: "data", array: mine.map((row) => 100 * (row.accuracy[1] ?? 0)), thickness: 1, width: 3 },
         hovertemplate: "%{fullData.name}<br>%{text}<br>%{x:.3g} MB, %{y:.2f} %<extra></extra>",
@@ -190,9 +191,9 @@
     }), layout("by-bytes", labels.length, { xaxis: { type: "log", title: { text: "MB per client, up and down" } }, yaxis: { title: { text: `${content.accuracy} accuracy (%)` } } }), options);
     if (figure.hidden) return;
     const lines = new Map();
-    for (const row of rows) {
+    for (const row of shown("partition.alpha").filter((one) => one.accuracy)) {
       const others = varying.filter((one) => one.name !== "partition.alpha" && !state.filters[one.name]).map((one) => row.settings[one.name]);
-      const name = [row.label, ...others].join(", ");
+      const name = [row.label + row.flag, ...others].join(", ");
       lines.set(name, [...(lines.get(name) ?? []), row]);
     }
     Plotly.react("by-alpha", [...lines].map(([name, mine]) => {
@@ -231,13 +232,14 @@
     show([row.label, row.scenario].filter(Boolean).join(", "), false,
       element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))));
   };
+  const folded = (text) => (text.length <= 400 ? text : element("details", {}, element("summary", {}, `${text.slice(0, 50)}…`), text));
   const facts = (values, prefix = "") => Object.entries(values ?? {}).flatMap(([key, item]) => {
     const name = prefix ? `${prefix}.${key}` : key;
     if (item === null || item === undefined) return [];
     if (Array.isArray(item) && item.length && item.every((one) => one && typeof one === "object" && !Array.isArray(one))) return item.flatMap((one, at) => facts(one, `${name}.${at}`));
-    if (Array.isArray(item)) return [element("dt", {}, name), element("dd", {}, item.every((one) => typeof one !== "object") ? item.join(", ") : JSON.stringify(item))];
+    if (Array.isArray(item)) return [element("dt", {}, name), element("dd", {}, folded(item.every((one) => typeof one !== "object") ? item.join(", ") : JSON.stringify(item)))];
     if (typeof item === "object") return facts(item, name);
-    return [element("dt", {}, name), element("dd", {}, `${item}`)];
+    return [element("dt", {}, name), element("dd", {}, folded(`${item}`))];
   });
   const part = (heading, values) => {
     const list = facts(values);
@@ -260,7 +262,7 @@
     }
     children.push(part("Result", { accuracy: run.accuracy, teacher_accuracy: run.teacher_accuracy, ...run.metrics }),
       ...(run.generation ?? []).map((one) => part(`Generated images by ${one.extractor}`, one)),
-      part("Communication", run.communication), part("Time", run.timing), part("Specification", run.spec), part("Made with", run.environment));
+      part("Communication", run.communication), part("Time", run.timing), part("Told by the method", run.details), part("Specification", run.spec), part("Made with", run.environment));
     if (run.place) children.push(element("p", {}, element("a", { href: run.place }, "record.json")));
     show(`${opened.label}, seed ${run.seed}`, true, ...children.filter(Boolean));
     if (mine.length) drawHistory(mine);

@@ -55,6 +55,7 @@ def page_text(
     text: str = _template().render(
         experiment=results.name,
         tables=[_table(table) for table in tables.values()],
+        several=len(grid.scenarios) > 1,
         notes=list(notes),
         reasons=list(reasons),
         pictures=pictures,

@@ -119,6 +119,7 @@ class Lab:
         hardware: dict[str, Any] | None = None,
         warmup_seconds: float = 0.0,
         facts: dict[str, Any] | None = None,
+        rounds: int = 1,
         **changes: Any,
     ) -> Record | None:
         """Add one run to the grid."""
@@ -155,7 +156,7 @@ class Lab:
                 if done
                 else {}
             ),
-            communication=_communication(up, warmup_up) if done else {},
+            communication=_communication(up, warmup_up) | {"rounds": rounds} if done else {},
             timing=(
                 {**_timing(), "warmup_seconds": warmup_seconds, "flops": flops} if done else {}
             ),

@@ -38,6 +38,24 @@ def test_costs_per_client_with_warm_up_booked(lab: Lab, page: Page) -> None:
     assert "30.0" in text
 
 
+def test_rounds_of_averaging_are_explained_beneath_the_table(lab: Lab, page: Page) -> None:
+    lab.add("averaging", 0, 0.5)
+    report = write_report(lab.plan(), figures=False)
+    header, said = "= FedAvg rounds", "traffic in rounds of federated averaging"
+    assert header in report.rendered["communication"].columns[1]
+    assert texts_of(report, "communication")["averaging"][1].startswith("0.5")
+    for name in ("communication.md", "index.html"):
+        assert said in page(lab.folder, name)
+    printed = page(lab.folder, "communication.tex").split(r"\begin{table")[1]
+    assert said in printed
+    assert said not in page(lab.folder, "accuracy.tex").split(r"\begin{table")[1]
+
+
+def test_no_traffic_of_models_needs_no_word_on_its_rounds(lab: Lab) -> None:
+    lab.add("everything", 0, 0.5, up=0)
+    assert "federated averaging" not in " ".join(write_report(lab.plan(), figures=False).notes)
+
+
 def test_without_a_warm_up_its_seconds_are_no_column(lab: Lab, page: Page) -> None:
     lab.add("averaging", 0, 0.5)
     write_report(lab.plan(), figures=False)

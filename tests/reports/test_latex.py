@@ -145,12 +145,40 @@ def test_a_tall_latex_table_goes_on_in_further_floats(lab: Lab) -> None:
     assert text.count(r"\label") == 1
     assert r"(continued)}" not in floats[0]
     assert r"\addtocounter{table}{-1}" in floats[1]
-    assert r"\caption{Bytes by part, of one client over all its rounds (continued)}" in floats[1]
+    assert r"over all its rounds, digits (continued)}" in floats[1]
     # Cut between groups: the two rows of a method stand under its heading.
     assert all(one.count("up: model") == one.count(r"\emph{method") for one in floats)
     assert text.count("up: model") == 13
     for one in "".join(_texts(report)).split(r"\end{table")[:-1]:
         assert one.count("\\\\\n") <= latex_layout.FLOAT_LINES
+
+
+def test_a_float_names_experiment_datasets_and_what_differs_with_its_columns(lab: Lab) -> None:
+    for clients, family in ((3, "cnn"), (4, "lenet")):
+        where = {"partition__clients": clients, "model__family": family}
+        for dataset in ("digits", "svhn_core"):
+            lab.add("averaging", 0, 0.5, dataset=dataset, **where)
+    report = write_report(lab.plan(), figures=False)
+    for name, text in zip(report.rendered, _texts(report), strict=True):
+        printed = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+        assert "Differs too: model.family: cnn at 3 clients; lenet at 4 clients." in printed
+        assert rf"{report.rendered[name].title}, digits, svhn\_core}}" in printed
+        assert rf"\label{{tab:made-up:{name}}}" in printed
+
+
+def test_a_caption_counts_many_datasets(lab: Lab) -> None:
+    for number in range(7):
+        lab.add("averaging", 0, 0.5, dataset=f"dataset {number}")
+    [caption] = [
+        line
+        for line in _texts(write_report(lab.plan(), figures=False))[0].splitlines()
+        if "caption" in line
+    ]
+    assert caption == r"\caption{Test accuracy, 7 datasets}"
+
+
+def test_a_label_is_one_for_every_name_of_a_folder() -> None:
+    assert latex.label_of("my study (2) äö_1.b", "accuracy") == "tab:my-study-2-_1.b:accuracy"
 
 
 def test_a_tall_group_is_cut_in_even_parts() -> None:

@@ -234,6 +234,15 @@ def test_settings_that_follow_from_another_are_said_not_spread() -> None:
     assert axes.implied == {"recipe.epochs": "recipe.epochs: 2 at digits; 9 at mnist"}
 
 
+def test_a_setting_of_most_places_holds_elsewhere() -> None:
+    settings = [
+        {"warmup.rounds": str(rounds), "warmup.local": "steps" if rounds else "recipe"}
+        for rounds in range(9)
+    ]
+    [said] = find_axes(settings, ["warmup.rounds", "warmup.local"]).implied.values()
+    assert said == "warmup.local: recipe at 0 warm-up rounds; steps elsewhere"
+
+
 def test_numbers_are_in_order_and_words_as_they_come(lab: Lab) -> None:
     for alpha in (1.0, 0.01, 0.1):
         lab.add("averaging", 0, 0.5, partition__alpha=alpha)

@@ -54,9 +54,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 generation=[judged()],
                 grids={"grid-client-0-generated.png": png()},
                 warnings=["made up"],
+                details={"own_key": {"rate": 0.125}, "own_curve": [[n, 0.5] for n in range(99)]},
                 **where,
             )
-            lab.add("everything", seed, 0.9, **where)
+            lab.add("everything", seed, 0.9, rounds=2, **where)
     lab.add("counting", 0, 0.5, partition__alpha=0.1, label=HOSTILE)
     failed = Status.FAILED
     lab.add("counting", 1, status=failed, reason=HOSTILE, partition__alpha=0.1, label=HOSTILE)
@@ -96,7 +97,47 @@ def accuracies(page: Any) -> list[str]:
     return found
 
 
+def show_all(page: Any) -> None:
+    page.locator("select[name='partition.alpha']").select_option("")
+
+
+def drawn(page: Any, plot: str) -> list[list[float]]:
+    """Return the x values of each of a plot's traces."""
+    found: list[list[float]] = page.evaluate(
+        f"document.getElementById('{plot}').data.map((trace) => Array.from(trace.x))"
+    )
+    return found
+
+
+def test_one_scenario_is_ranked_at_first_and_all_can_be(page: Any, made: Path) -> None:
+    chosen = page.locator("select[name='partition.alpha']")
+    assert chosen.input_value() == "0.1"
+    assert page.locator("#count").inner_text() == "4 of 7 rows"
+    assert all(len(points) == 1 for points in drawn(page, "by-bytes"))
+    along = drawn(page, "by-alpha")
+    assert [0.1, 1] in along, "what is drawn along alpha has all of its values"
+    show_all(page)
+    assert len(labels(page)) == 7
+    assert any(len(points) == 2 for points in drawn(page, "by-bytes"))
+    assert drawn(page, "by-alpha") == along
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    assert chosen.input_value() == ""
+    page.get_by_role("button", name="Reset").click()
+    assert chosen.input_value() == "0.1"
+    assert page.url == made.as_uri()
+
+
+def test_signs_stand_after_names_in_board_and_legends(page: Any) -> None:
+    assert "everything¶" in labels(page)
+    for plot in ("by-bytes", "by-alpha"):
+        names = page.evaluate(f"document.getElementById('{plot}').data.map((one) => one.name)")
+        assert {"everything¶", "averaging"} <= set(names)
+
+
 def test_the_best_stand_first_and_every_row_is_there(page: Any) -> None:
+    show_all(page)
     assert len(labels(page)) == 7
     assert accuracies(page)[:4] == ["90.00", "90.00", "76.00", "61.00"]
     assert page.locator("#board tr.reference").count() == 2
@@ -105,6 +146,7 @@ def test_the_best_stand_first_and_every_row_is_there(page: Any) -> None:
 
 
 def test_sorting_by_click_and_back(page: Any) -> None:
+    show_all(page)
     button = page.get_by_role("button", name="accuracy %")
     header = page.locator("th", has=button)
     assert header.get_attribute("aria-sort") == "descending"
@@ -114,26 +156,28 @@ def test_sorting_by_click_and_back(page: Any) -> None:
     # A cell without a mean stands last, whichever way.
     assert "failed" in accuracies(page)[-1]
     page.get_by_role("button", name="method").click()
-    assert labels(page)[-1] == "everything"
+    assert labels(page)[-1] == "everything¶"
 
 
 def test_filters_leave_the_right_rows_and_stay_in_the_address(page: Any, made: Path) -> None:
+    page.locator("select[name='partition.alpha']").select_option("1")
+    assert page.locator("#count").inner_text() == "3 of 7 rows"
+    assert "partition.alpha=1" in page.url
     page.locator("select[name='partition.alpha']").select_option("0.1")
-    assert page.locator("#count").inner_text() == "4 of 7 rows"
     page.locator("input[name='references']").uncheck()
     assert set(labels(page)) == {"averaging", "distilling", HOSTILE}
     page.locator("select[name='seeds']").select_option("3")
     assert set(labels(page)) == {"averaging", "distilling"}
     address = page.url
-    assert "partition.alpha=0.1" in address
     page.goto("about:blank")
     page.goto(address)
     assert set(labels(page)) == {"averaging", "distilling"}
     page.get_by_role("button", name="Reset").click()
-    assert len(labels(page)) == 7
+    assert len(labels(page)) == 4
 
 
 def test_a_cell_opens_its_runs_and_a_run_its_record(page: Any) -> None:
+    show_all(page)
     row = page.locator("#board tbody tr", has_text="distilling").first
     row.locator("button.open").click()
     assert page.locator("#panel-title").inner_text() == "distilling, α = 1"
@@ -141,8 +185,22 @@ def test_a_cell_opens_its_runs_and_a_run_its_record(page: Any) -> None:
     page.get_by_role("button", name="seed 0").click()
     body = page.locator("#panel-body")
     text = body.inner_text()
-    for part in ("partition.alpha", "versions.torch", "made up", "pooled.fid", "hardware.cpu"):
+    for part in (
+        "own_key.rate",
+        "0.125",
+        "own_curve",
+        "[[0,0.5],[1,0.5]",
+        "partition.alpha",
+        "versions.torch",
+        "made up",
+        "pooled.fid",
+        "hardware.cpu",
+    ):
         assert part in text
+    folded = body.locator("dd details")
+    assert "[98,0.5]" not in folded.inner_text()
+    folded.locator("summary").click()
+    assert "[98,0.5]" in folded.inner_text()
     assert body.locator("#history .main-svg").count() > 0
     assert body.locator(".grids img").count() == 1
     page.get_by_role("button", name="← runs").click()

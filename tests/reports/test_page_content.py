@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from report_lab import Lab, judged
 
+from benchmark.store import Status
 from reports.grid import build_grid
 from reports.load import load
 from reports.page.content import _history, as_script, page_content
@@ -40,6 +41,36 @@ def test_every_setting_that_differs_is_a_column_and_a_filter(lab: Lab) -> None:
     assert set(filters["compute.precision"]) == {"fp32", "bf16"}
     places = {tuple(sorted(row["settings"].items())) for row in found["rows"]}
     assert len(places) == len(found["rows"]) == 6
+
+
+def test_a_row_whose_columns_are_of_different_code_is_flagged(lab: Lab) -> None:
+    lab.add("averaging", 0, partition__alpha=0.1)
+    lab.add("averaging", 0, partition__alpha=1.0, code__plugin="new")
+    lab.add("distilling", 0, partition__alpha=0.1)
+    flags = {row["label"]: row["flag"] for row in content(lab)["rows"]}
+    assert flags == {"averaging": "†", "distilling": ""}
+
+
+def test_the_scenario_of_most_finished_runs_is_chosen_at_first(lab: Lab) -> None:
+    for alpha in (0.1, 1.0, 10.0):
+        for seed in range(2):
+            lab.add("averaging", seed, partition__alpha=alpha, model__norm="batch")
+    assert {one["name"]: one["chosen"] for one in content(lab)["filters"]} == {
+        "partition.alpha": "0.1"
+    }
+    lab.add("distilling", 0, partition__alpha=1.0)
+    lab.add("distilling", 0, partition__alpha=10.0, status=Status.FAILED)
+    lab.add("distilling", 0, partition__alpha=10.0, model__norm="group")
+    lab.add("distilling", 1, partition__alpha=10.0, model__norm="group")
+    chosen = {one["name"]: one["chosen"] for one in content(lab)["filters"]}
+    assert chosen == {"partition.alpha": "1", "model.norm": "batch"}
+
+
+def test_all_that_a_plugin_says_of_its_run_is_in_the_page(lab: Lab) -> None:
+    details = {"label": "own (beta=1)", "a_key_of_its_own": {"deep": [[1, 2.5], [2, 0.5]]}}
+    found = [lab.add("averaging", seed, details=details) for seed in range(2)]
+    runs = content(lab)["runs"]
+    assert [runs[one.run_id]["details"] for one in found if one is not None] == [details] * 2
 
 
 def test_a_value_that_is_no_number_leaves_its_curve_not_the_page(tmp_path: Path) -> None:

@@ -322,6 +322,22 @@ def test_classes_are_measured_by_a_named_labeller(lab: Lab) -> None:
     frame = pd.read_csv(lab.folder / "report" / "classes.csv")
     assert list(frame["class_name"]) == ["shirt", "shoe", "bag"]
     assert set(frame["labeller"]) == {"classifier"}
+    assert not any("no table" in note for note in report.notes)
+
+
+def test_classes_of_few_images_alone_are_no_table_but_a_note(lab: Lab) -> None:
+    lab.add("counting", 0, status=Status.FAILED, reason="no memory")
+    lab.add("counting", 1, generation=[judged_by_client(None, None)])
+    lab.add("distilling", 0, generation=[judged_by_client(2.0)])
+    write_report(lab.plan(), figures=False)
+    page = lab.folder / "report" / "classes.md"
+    assert page.is_file()
+    lab.add("distilling", 0, generation=[judged_by_client(None, None)])
+    report = write_report(lab.plan(), figures=False)
+    assert not page.exists()
+    assert "classes" not in report.rendered
+    assert any(note.startswith("Generated images by class: no table, for") for note in report.notes)
+    assert (page.parent / "classes.csv").is_file()
 
 
 # --- figures -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from report_lab import Lab, plots_of, png
+from report_lab import Lab, judged, plots_of, png
 
 from reports.api import write_report
 from reports.figures.generation import Sample, Samples
@@ -49,6 +49,23 @@ def test_the_heading_says_that_one_seed_is_drawn(lab: Lab) -> None:
     figure = plots_of(lab.plan())["samples"]
     assert isinstance(figure, Samples)
     assert "the first of 3 seeds; at most 10 of a method: 2 more in these runs" in figure.heading
+
+
+def test_methods_whose_images_were_measured_but_not_kept_are_named(lab: Lab) -> None:
+    lab.add("distilling", 0, grids={"grid-generated.png": png()}, generation=[judged()])
+    lab.add("counting", 0, generation=[judged()])
+    lab.add("averaging", 0)
+    figure = plots_of(lab.plan())["samples"]
+    assert isinstance(figure, Samples)
+    assert figure.heading == "none kept of counting"
+    for number in range(9):
+        config, label = {"number": number}, f"a_longer_label_{number}"
+        lab.add("another", 0, generation=[judged()], label=label, method__config=config)
+    longer = plots_of(lab.plan())["samples"]
+    assert isinstance(longer, Samples)
+    assert longer.heading.count("a_longer_label") == 9
+    assert max(map(len, longer.heading.splitlines())) <= 54
+    assert figure.draw().texts[0].get_text() == "distilling\nnone kept of counting"
 
 
 def test_methods_of_few_pictures_leave_their_room_to_the_others(lab: Lab) -> None:

@@ -49,6 +49,19 @@ def test_the_best_mean_over_seeds_is_chosen(lab: Lab) -> None:
     assert yaml.safe_load(chosen_text(grid) or "") == {"set": {"distilling": {"rate": 0.2}}}
 
 
+def test_a_chosen_trial_of_more_than_one_round_is_marked(
+    lab: Lab, page: Callable[[Path, str], str]
+) -> None:
+    trial(lab, 0.1, 0.50)
+    trial(lab, 0.2, 0.55, rounds=2)
+    report = write_report(lab.plan(), figures=False)
+    [row] = report.rendered["tuning"].rows
+    assert row.cells[1].text == "rate=0.2¶"
+    assert (
+        "methods: distilling 0.2 (2)." in page(lab.folder, "tuning.tex").split(r"\begin{table")[1]
+    )
+
+
 def test_a_mean_over_scenarios_counts_each_alike(lab: Lab) -> None:
     for alpha, low, high in ((0.1, 0.2, 0.4), (1.0, 0.9, 0.8)):
         trial(lab, 0.1, low, partition__alpha=alpha)
