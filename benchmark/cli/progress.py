@@ -58,11 +58,14 @@ class Listener:
     ----------
     problems : dict of str to list of str
         Labels of the runs that ended badly, by reason, in the order of their appearance.
+    examples : dict of str to PlannedRun
+        The first of those runs, by reason.
     """
 
     def __init__(self, titles: Mapping[str, str]) -> None:
         self.titles = titles
         self.problems: dict[str, list[str]] = {}
+        self.examples: dict[str, PlannedRun] = {}
 
     def title(self, run: PlannedRun) -> str:
         """Return a run's name."""
@@ -81,6 +84,7 @@ class Listener:
         if str(record.status) not in ("done", "skipped"):
             reason = one_line(record.reason or record.status)
             self.problems.setdefault(reason, []).append(self.title(run))
+            self.examples.setdefault(reason, run)
 
     def note(self, text: str) -> None:
         """Pass on a remark."""

@@ -25,6 +25,7 @@ from benchmark.cli.checks import (
     outdated,
 )
 from benchmark.cli.dry_run import dry_run
+from benchmark.cli.failures import say_failures
 from benchmark.cli.flags import experiment_of
 from benchmark.cli.naming import run_titles
 from benchmark.cli.parsing import Parser, new_parser
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from benchmark.grid import Listener as Listening
     from benchmark.registry import BrokenPlugin
     from benchmark.specs import ComputeSpec
-
-SHOWN_PROBLEMS = 10
-"""Reasons of failed runs printed at the end; the report has all."""
 
 _DESCRIPTION = """\
 Runs every method on every scenario of the grid, then prints its tables. What is done is not
@@ -269,7 +267,7 @@ def _run(
         show_report(options.results / result.experiment)
     if not quiet:
         output.say(talk, summary(result, time.monotonic() - began))
-    return _conclude(result, listener)
+    return _conclude(result, listener, options.results)
 
 
 def _how_to_go_on(options: Options) -> str:
@@ -326,21 +324,17 @@ def summary(result: GridResult, seconds: float) -> str:
     return f"{', '.join(parts)}{skipped}, in {output.human_seconds(seconds)}"
 
 
-def _conclude(result: GridResult, listener: Listener) -> int:
+def _conclude(result: GridResult, listener: Listener, results: Path) -> int:
     from benchmark.cli.main import OK, RUN_FAILED, USER_ERROR
+    from benchmark.store import Store
 
-    for reason, names in list(listener.problems.items())[:SHOWN_PROBLEMS]:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        output.error_line(f"{names[0]}{more}: {reason}")
+    say_failures(listener, Store(results, read_only=True).experiment(result.experiment))
     earlier = result.failed - sum(map(len, listener.problems.values()))
     if earlier > 0:
         output.error_line(
             f"{earlier} runs diverged in an earlier command and are not tried again; the report "
             "says why, --force METHOD tries them"
         )
-    hidden = len(listener.problems) - SHOWN_PROBLEMS
-    if hidden > 0:
-        output.error_line(f"{hidden} more reasons; the report lists all")
     if result.user_error:
         return USER_ERROR
     return RUN_FAILED if result.failed else OK
