@@ -128,7 +128,7 @@ class PlainListener(Listener):
         began, first = said.phase_began
         rate = (step - first) / max(now - began, 1e-9)
         left = f", {human_seconds((total - step) / rate)} left" if rate > 0 else ""
-        pace = f" ({rate:.1f} steps/s{left})" if rate > 0 else ""
+        pace = f" ({rate:.1f}/s{left})" if rate > 0 else ""
         losses = f" {scalars_text(scalars)}" if scalars else ""
         say(self.console, f"{said.place} {self.title(run)}: {phase} {step}/{total}{pace}{losses}")
 
@@ -145,13 +145,13 @@ class PlainListener(Listener):
 
 
 class _RateColumn(ProgressColumn):
-    """Steps per second of the running phase."""
+    """Steps, or images, per second of the running phase."""
 
     def render(self, task: Task) -> Text:
         """Return the rate, empty for the bar of the runs."""
         if not task.fields.get("steps") or not task.speed:
             return Text("")
-        return Text(f"{task.speed:.1f} steps/s")
+        return Text(f"{task.speed:.1f}/s")
 
 
 class BarListener(Listener):

@@ -102,7 +102,7 @@ def test_plain_lines(clock: Clock) -> None:
         listener.note("a remark\nof two lines")
     assert text(talk).splitlines() == [
         "[2/5] sample (digits, seed 0): started",
-        "[2/5] sample (digits, seed 0): client 0 101/400 (10.0 steps/s, 30 s left) loss 0.5",
+        "[2/5] sample (digits, seed 0): client 0 101/400 (10.0/s, 30 s left) loss 0.5",
         "[2/5] sample (digits, seed 0): done, accuracy 0.8765, 1 min 1 s",
         "note: a remark of two lines",
     ]
@@ -120,7 +120,7 @@ def test_a_new_phase_has_its_own_rate(clock: Clock) -> None:
         clock.now += 20
         listener.progress(run, "evaluation", 5, 10, {})
     assert "evaluation 0/10\n" in text(talk)
-    assert "evaluation 5/10 (0.2 steps/s, 20 s left)" in text(talk)
+    assert "evaluation 5/10 (0.2/s, 20 s left)" in text(talk)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
