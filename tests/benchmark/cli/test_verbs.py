@@ -22,6 +22,7 @@ def test_help_names_all_verbs(cli) -> None:
             "describe",
             "split",
             "report",
+            "repeat",
             "clean",
             "doctor",
             "new-method",
@@ -32,7 +33,10 @@ def test_help_names_all_verbs(cli) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["run", "list", "datasets", "describe", "split", "report", "clean", "doctor", "new-method"],
+    [
+        *("run", "list", "datasets", "describe", "split", "report", "repeat", "clean", "doctor"),
+        "new-method",
+    ],
 )
 def test_help_of_each_verb(cli, verb: str) -> None:
     answer = cli(verb, "--help")
