@@ -238,6 +238,13 @@ def test_dry_run_runs_nothing(cli, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("record.json"))
 
 
+def test_a_dry_run_names_what_counts_no_work_of_its_own(cli) -> None:
+    methods = ("--methods", "fedavg", "centralized", "ensemble")
+    answer = cli(*methods, *FAST[2:], "--dry-run")
+    assert answer.out.rstrip().endswith("; counted with no work of their own: fedavg, ensemble")
+    assert "no work" not in cli("--methods", "centralized", *FAST[2:], "--dry-run").out
+
+
 def test_dry_run_downloads_nothing(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 

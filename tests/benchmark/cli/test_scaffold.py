@@ -36,6 +36,9 @@ def test_package_of_its_own_keeps_the_contract(
     if kind == "distil":
         rules = {"student_init": "aggregate", "student_batch_norm": "reestimate"}
         bench = Bench("scaffold_sample", {**rules, "widths": ["1/4,1/8"], "train_samples": 90})
+        budget, clients = bench.spec.budget, bench.spec.scenario.partition.clients
+        work = bench.method().workload(bench.spec.scenario, 90, budget)
+        assert work == budget.distilled_images * (1 + clients / 3)
         # Progress counts images, as that of built-in methods does: figures share an axis.
         assert bench.run().server.snapshots[-1].step == bench.spec.budget.distilled_images
     sys.modules.pop("scaffold_sample")
