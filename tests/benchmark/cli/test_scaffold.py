@@ -12,6 +12,7 @@ import pytest
 from benchmark.contract import Method
 from benchmark.errors import UserError
 from benchmark.scaffold import write_method, writing
+from reports.measures import _spent
 
 
 @pytest.mark.parametrize("kind", ["method", "distil"])
@@ -39,8 +40,12 @@ def test_package_of_its_own_keeps_the_contract(
         budget, clients = bench.spec.budget, bench.spec.scenario.partition.clients
         work = bench.method().workload(bench.spec.scenario, 90, budget)
         assert work == budget.distilled_images * (1 + clients / 3)
+        result = bench.run()
         # Progress counts images, as that of built-in methods does: figures share an axis.
-        assert bench.run().server.snapshots[-1].step == bench.spec.budget.distilled_images
+        assert result.server.snapshots[-1].step == budget.distilled_images
+        spent = _spent({"details": result.output.details})
+        assert spent["distilled_images"] == budget.distilled_images
+        assert spent["student_steps"] == budget.distilled_images // 64
     sys.modules.pop("scaffold_sample")
 
 
