@@ -35,7 +35,8 @@ def say_failures(listener: Listener, store: ExperimentStore) -> None:
             sys.stderr.write(text if text.endswith("\n") else f"{text}\n")
     hidden = len(listener.problems) - SHOWN_PROBLEMS
     if hidden > 0:
-        output.error_line(f"{hidden} more reasons; the report lists all")
+        more = output.counted(hidden, "more reason", "more reasons")
+        output.error_line(f"{more}; the report lists all")
 
 
 def own_frame(text: str, plugin: Path) -> str:

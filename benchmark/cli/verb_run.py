@@ -121,7 +121,8 @@ def _compared(
     """Return options that also name those of the runs recorded from other data than lies there."""
     found = outdated(runs, options, experiment.experiment)
     if found:
-        output.say(talk, f"data changed since {len(found)} runs were recorded: to be run again")
+        runs_were = output.counted(len(found), "run was", "runs were")
+        output.say(talk, f"data changed since {runs_were} recorded: to be run again")
     return replace(options, outdated=options.outdated | found)
 
 
@@ -315,10 +316,11 @@ def summary(result: GridResult, seconds: float) -> str:
     """Return what a command did, one line."""
     skipped = f", {result.skipped} skipped" if result.skipped else ""
     if not result.done and not result.failed:
-        return f"nothing to do: all {result.already} runs are done{skipped}"
-    parts = [f"{result.done} runs done"]
+        every = "the run is" if result.already == 1 else f"all {result.already} runs are"
+        return f"nothing to do: {every} done{skipped}"
+    parts = [output.counted(result.done, "run done", "runs done")]
     if result.already:
-        parts.append(f"{result.already} were done before")
+        parts.append(output.counted(result.already, "was done before", "were done before"))
     if result.failed:
         parts.append(f"{result.failed} failed")
     return f"{', '.join(parts)}{skipped}, in {output.human_seconds(seconds)}"
@@ -332,8 +334,8 @@ def _conclude(result: GridResult, listener: Listener, results: Path) -> int:
     earlier = result.failed - sum(map(len, listener.problems.values()))
     if earlier > 0:
         output.error_line(
-            f"{earlier} runs diverged in an earlier command and are not tried again; the report "
-            "says why, --force METHOD tries them"
+            f"{output.counted(earlier, 'run', 'runs')} diverged in an earlier command, not tried "
+            "again; the report says why, --force METHOD tries once more"
         )
     if result.user_error:
         return USER_ERROR
