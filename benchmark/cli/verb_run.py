@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from benchmark.cli.dry_run import dry_run
 from benchmark.cli.failures import say_failures
 from benchmark.cli.flags import experiment_of
 from benchmark.cli.naming import run_titles
-from benchmark.cli.parsing import Parser, new_parser
+from benchmark.cli.parsing import Parser, new_parser, settings
 from benchmark.cli.progress import Listener, listening, loading
 from benchmark.cli.run_flags import add_run_flags
 from benchmark.entries import settings_asked_for
@@ -74,6 +74,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
             registry.info(name)  # refused before torch is loaded
     compute = compute_of(experiment, elsewhere=values.engine == "ray")
     runs, broken = plan(experiment, registry, compute)
+    _refuse_idle_settings(values, {run.info.name for run in runs} | {it.name for it in broken})
     options = _compared(experiment, runs, _options(values, runs, compute), talk)
     if values.dry_run:
         from benchmark.cli.main import OK
@@ -146,6 +147,15 @@ def _check_flags(values: argparse.Namespace, experiment: ExperimentSpec) -> None
             raise UserError("--inception-weights has no effect: it needs --extractors inception")
     if values.tracker is not None:
         check_tracker(values.tracker)
+
+
+def _refuse_idle_settings(values: argparse.Namespace, methods: Collection[str]) -> None:
+    """Refuse ``--set`` for a method that the grid does not run; a file's may lie idle."""
+    for name, own in settings(values.set or ()).items():
+        if name not in methods:
+            raise UserError(
+                f"--set {name}.{next(iter(own))} has no effect: it needs --methods {name}"
+            )
 
 
 def _check_engine(values: argparse.Namespace) -> None:
