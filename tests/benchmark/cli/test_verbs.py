@@ -58,6 +58,13 @@ def test_list_all(cli) -> None:
         assert name in answer.out
 
 
+@pytest.mark.parametrize("argv", [("list", "datasets"), ("run", "--help")])
+def test_own_data_is_told_of_where_datasets_are_looked_up(cli, argv: tuple[str, ...]) -> None:
+    said = " ".join(cli(*argv).out.split())
+    assert "folder:PATH" in said
+    assert "npz:PATH" in said
+
+
 def test_list_shows_broken_plugins(cli, plugin, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = plugin("listed_broken", "raise RuntimeError('out of order')\n", "listed_broken")
     monkeypatch.syspath_prepend(folder)
