@@ -309,6 +309,9 @@ class Server(Protocol):
     ) -> None:
         """Report progress, losses, the current global model and its teacher.
 
+        ``step`` of ``total`` counts the images that a student has been distilled on, or rounds
+        where there is no student: figures draw the histories of several methods over it.
+
         The harness evaluates both models at the steps the profile asks for: a passive
         record, which nothing in a method can read. Teachers of equal state are evaluated
         once.

@@ -139,7 +139,14 @@ class GlobalModel:
     teacher : nn.Module, optional
         The teacher that it was distilled from; evaluated beside it.
     details : mapping of str to JSON value
-        Anything worth keeping in the record, the same on every repetition.
+        Anything worth keeping in the record, the same on every repetition. Tables read
+
+        - ``counters``: what the run spent, for "Budget spent": any of ``generator_steps`` (the
+          server's), ``generated_images``, ``distilled_images`` and ``student_steps``;
+        - ``also_uses``: list of :class:`Information` that this run used beyond what its method
+          declares in ``uses``, such as for an option; rows are grouped by both;
+        - ``label``: what to call a row whose options make it another method;
+        - ``not_for_tables``: true for a published habit that no table may show as a result.
     images : mapping of str to Tensor
         Sample grids by name, each uint8 [n, C, H, W]; kept as pictures beside the record. The
         harness puts real images beside those whose name starts with ``client K``.

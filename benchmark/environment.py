@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "scipy", "safetensors")
 
+CODE = ("benchmark", "datasets", "methods")
+"""Folders in which a new file may decide a number before git knows of it: a method's, say."""
+
 
 def computed_with(compute: ComputeSpec) -> dict[str, Any]:
     """Return where and with what this process computed a number: bytes, versions, names."""
@@ -50,7 +53,7 @@ def versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def git_state() -> dict[str, Any]:
-    """Return the commit of the suite and whether its files changed since; nulls outside git."""
+    """Return the commit of the suite, and whether files changed or came since; else nulls."""
     commit = _git("rev-parse", "HEAD")
     # Installed into an environment inside another project's checkout, that commit is not ours.
     ours = _git("ls-files", "--error-unmatch", "benchmark/environment.py")
@@ -58,7 +61,8 @@ def git_state() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
     # Records kept in the checkout are what runs write, not what they are made by.
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":(exclude)results")
-    return {"commit": commit, "dirty": bool(changes)}
+    added = _git("ls-files", "--others", "--exclude-standard", "--", *CODE)
+    return {"commit": commit, "dirty": bool(changes or added)}
 
 
 def _git(*arguments: str) -> str | None:

@@ -70,9 +70,12 @@ def _cost(todo: Sequence[PlannedRun], options: Options) -> str:
         cost = estimate(todo, options)
     except UserError as error:
         return f"cost not estimated: {error}"
+    # What trains or distils and does not say so is as good as free here.
+    free = ", ".join(dict.fromkeys(run.label for run in todo if not run.work))
     seconds = output.human_seconds(cost.seconds / min(options.workers, len(todo)))
     return (
         f"estimated cost: {cost.optimizer_steps:,} optimiser steps, about {seconds} on this "
         f"machine ({options.workers} at a time), uploads of "
         f"{output.human_bytes(cost.upload_bytes)} (models alone)"
+        + (f"; counted with no work of their own: {free}" if free else "")
     )

@@ -41,7 +41,12 @@ class Flag:
 
 
 _SCENARIO = (
-    Flag("datasets", "datasets, see `list datasets`", "NAME", True),
+    Flag(
+        "datasets",
+        "datasets, see `list datasets`; your own as folder:PATH or npz:PATH",
+        "NAME",
+        True,
+    ),
     Flag("partition", "who holds which sample", ""),
     Flag("alpha", "Dirichlet concentration; the paper's omega", "A", True),
     Flag("classes_per_client", "for partition classes_per_client"),

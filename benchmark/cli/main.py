@@ -26,6 +26,7 @@ VERBS = MappingProxyType(
         "describe": "say what a method does, takes and uploads",
         "split": "draw a partition: count table and bubble plot",
         "report": "make the tables of experiments anew from their records",
+        "repeat": "make a record's run anew and compare it with the record, value by value",
         "clean": "show the sizes of cache and results, remove what is asked for",
         "doctor": "check the installation; --report prints it for a bug report",
         "new-method": "write a working plugin and its test",

@@ -113,6 +113,11 @@ def logging_to(level: str, console: Console) -> Iterator[None]:
         root.setLevel(before)
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """Return a number with the words that fit it, such as ``1 run is``, ``2 runs are``."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def human_bytes(count: float) -> str:
     """Return a number of bytes as people write it (powers of 1000)."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -58,11 +58,14 @@ class Listener:
     ----------
     problems : dict of str to list of str
         Labels of the runs that ended badly, by reason, in the order of their appearance.
+    examples : dict of str to PlannedRun
+        The first of those runs, by reason.
     """
 
     def __init__(self, titles: Mapping[str, str]) -> None:
         self.titles = titles
         self.problems: dict[str, list[str]] = {}
+        self.examples: dict[str, PlannedRun] = {}
 
     def title(self, run: PlannedRun) -> str:
         """Return a run's name."""
@@ -81,6 +84,7 @@ class Listener:
         if str(record.status) not in ("done", "skipped"):
             reason = one_line(record.reason or record.status)
             self.problems.setdefault(reason, []).append(self.title(run))
+            self.examples.setdefault(reason, run)
 
     def note(self, text: str) -> None:
         """Pass on a remark."""
@@ -90,25 +94,28 @@ class Listener:
 class _Said:
     """What was said of a run at work."""
 
-    place: str
     at: float
     phase: str = ""
     phase_began: tuple[float, int] = (0.0, 0)
 
 
 class PlainListener(Listener):
-    """One line when a run begins and ends, and one every ten seconds between."""
+    """One line when a run begins and ends, and one every ten seconds between.
 
-    def __init__(self, titles: Mapping[str, str], console: Console) -> None:
+    Each says first how many runs have ended of those that were left: several workers begin the
+    longest ones first, so that a run's place in the grid would tell nothing.
+    """
+
+    def __init__(self, titles: Mapping[str, str], console: Console, todo: int) -> None:
         super().__init__(titles)
         self.console = console
+        self._ended, self._todo = 0, todo
         self._runs: dict[str, _Said] = {}
 
     def started(self, index: int, total: int, run: PlannedRun) -> None:
-        """Say which run of how many begins."""
-        said = _Said(f"[{index}/{total}]", time.monotonic())
-        self._runs[run.spec.run_id] = said
-        say(self.console, f"{said.place} {self.title(run)}: started")
+        """Say that a run begins."""
+        self._runs[run.spec.run_id] = _Said(time.monotonic())
+        self._say(run, "started")
 
     def progress(
         self, run: PlannedRun, phase: str, step: int, total: int, scalars: dict[str, float]
@@ -124,16 +131,19 @@ class PlainListener(Listener):
         began, first = said.phase_began
         rate = (step - first) / max(now - began, 1e-9)
         left = f", {human_seconds((total - step) / rate)} left" if rate > 0 else ""
-        pace = f" ({rate:.1f} steps/s{left})" if rate > 0 else ""
+        pace = f" ({rate:.1f}/s{left})" if rate > 0 else ""
         losses = f" {scalars_text(scalars)}" if scalars else ""
-        say(self.console, f"{said.place} {self.title(run)}: {phase} {step}/{total}{pace}{losses}")
+        self._say(run, f"{phase} {step}/{total}{pace}{losses}")
 
     def finished(self, run: PlannedRun, record: Record, seconds: float) -> None:
         """Say what became of a run."""
         super().finished(run, record, seconds)
-        said = self._runs.pop(run.spec.run_id, None)
-        place = f"{said.place} " if said else ""
-        say(self.console, f"{place}{self.title(run)}: {outcome(record, seconds)}")
+        self._runs.pop(run.spec.run_id, None)
+        self._ended += 1
+        self._say(run, outcome(record, seconds))
+
+    def _say(self, run: PlannedRun, text: str) -> None:
+        say(self.console, f"[{self._ended}/{self._todo}] {self.title(run)}: {text}")
 
     def note(self, text: str) -> None:
         """Print the remark."""
@@ -141,13 +151,13 @@ class PlainListener(Listener):
 
 
 class _RateColumn(ProgressColumn):
-    """Steps per second of the running phase."""
+    """Steps, or images, per second of the running phase."""
 
     def render(self, task: Task) -> Text:
         """Return the rate, empty for the bar of the runs."""
         if not task.fields.get("steps") or not task.speed:
             return Text("")
-        return Text(f"{task.speed:.1f} steps/s")
+        return Text(f"{task.speed:.1f}/s")
 
 
 class BarListener(Listener):
@@ -172,7 +182,7 @@ class BarListener(Listener):
         """Give the run a bar; one that is tried once more has a new one."""
         if run.spec.run_id in self._runs:
             self.bars.remove_task(self._runs.pop(run.spec.run_id)[0])
-        title = f"  {index} {escape(self.title(run))}"
+        title = f"  {escape(self.title(run))}"
         bar = self.bars.add_task(title, total=1, losses="", steps=True)
         self._runs[run.spec.run_id] = (bar, "", 0)
 
@@ -219,7 +229,7 @@ def listening(
     quiet : bool
         Whether only errors shall be printed.
     todo : int
-        Runs that are not done yet: the length of the bar.
+        Runs that are not done yet.
     """
     if quiet:
         yield Listener(titles)
@@ -228,7 +238,7 @@ def listening(
         with listener.bars:
             yield listener
     else:
-        yield PlainListener(titles, console)
+        yield PlainListener(titles, console, todo)
 
 
 @contextmanager

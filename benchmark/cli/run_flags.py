@@ -58,13 +58,7 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
         metavar="METHOD",
         help="run a method's finished runs again; `all` for all methods; repeatable",
     )
-    group.add_argument(
-        "--inception-weights",
-        type=Path,
-        metavar="FILE",
-        help="weights for --extractors inception (else: $ONESHOT_FL_INCEPTION, torch's cache, "
-        "or a download)",
-    )
+    add_weights_flag(group)
     group.add_argument(
         "--tracker",
         metavar="NAME",
@@ -88,11 +82,27 @@ def add_place_flags(made: Parser) -> None:
     """Add ``--results`` and ``--data-root``."""
     group = made.add_argument_group("places")
     add_results_flag(group)
-    group.add_argument(
+    add_data_flag(group)
+
+
+def add_data_flag(made: Parser | argparse._ArgumentGroup) -> None:
+    """Add ``--data-root``."""
+    made.add_argument(
         "--data-root",
         type=Path,
         metavar="DIR",
         help="where data is looked for first (else: $ONESHOT_FL_DATA, system, user's folder)",
+    )
+
+
+def add_weights_flag(made: Parser | argparse._ArgumentGroup) -> None:
+    """Add ``--inception-weights``."""
+    made.add_argument(
+        "--inception-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights for --extractors inception (else: $ONESHOT_FL_INCEPTION, torch's cache, "
+        "or a download)",
     )
 
 

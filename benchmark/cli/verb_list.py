@@ -71,6 +71,7 @@ def _datasets(console: Console, values: argparse.Namespace) -> None:
         rows.append((info.name, info.summary, sizes, info.classes, shape, where))
     columns = ("name", "summary", "train + test", "classes", "native", "found")
     console.print(output.table("datasets", columns, rows))
+    output.say(console, "your own: folder:PATH (pictures, a folder a class) or npz:PATH (arrays)")
 
 
 def _models(console: Console, values: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +25,10 @@ from benchmark.cli.checks import (
     outdated,
 )
 from benchmark.cli.dry_run import dry_run
+from benchmark.cli.failures import say_failures
 from benchmark.cli.flags import experiment_of
 from benchmark.cli.naming import run_titles
-from benchmark.cli.parsing import Parser, new_parser
+from benchmark.cli.parsing import Parser, new_parser, settings
 from benchmark.cli.progress import Listener, listening, loading
 from benchmark.cli.run_flags import add_run_flags
 from benchmark.entries import settings_asked_for
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from benchmark.grid import Listener as Listening
     from benchmark.registry import BrokenPlugin
     from benchmark.specs import ComputeSpec
-
-SHOWN_PROBLEMS = 10
-"""Reasons of failed runs printed at the end; the report has all."""
 
 _DESCRIPTION = """\
 Runs every method on every scenario of the grid, then prints its tables. What is done is not
@@ -76,6 +74,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
             registry.info(name)  # refused before torch is loaded
     compute = compute_of(experiment, elsewhere=values.engine == "ray")
     runs, broken = plan(experiment, registry, compute)
+    _refuse_idle_settings(values, {run.info.name for run in runs} | {it.name for it in broken})
     options = _compared(experiment, runs, _options(values, runs, compute), talk)
     if values.dry_run:
         from benchmark.cli.main import OK
@@ -123,7 +122,8 @@ def _compared(
     """Return options that also name those of the runs recorded from other data than lies there."""
     found = outdated(runs, options, experiment.experiment)
     if found:
-        output.say(talk, f"data changed since {len(found)} runs were recorded: to be run again")
+        runs_were = output.counted(len(found), "run was", "runs were")
+        output.say(talk, f"data changed since {runs_were} recorded: to be run again")
     return replace(options, outdated=options.outdated | found)
 
 
@@ -147,6 +147,15 @@ def _check_flags(values: argparse.Namespace, experiment: ExperimentSpec) -> None
             raise UserError("--inception-weights has no effect: it needs --extractors inception")
     if values.tracker is not None:
         check_tracker(values.tracker)
+
+
+def _refuse_idle_settings(values: argparse.Namespace, methods: Collection[str]) -> None:
+    """Refuse ``--set`` for a method that the grid does not run; a file's may lie idle."""
+    for name, own in settings(values.set or ()).items():
+        if name not in methods:
+            raise UserError(
+                f"--set {name}.{next(iter(own))} has no effect: it needs --methods {name}"
+            )
 
 
 def _check_engine(values: argparse.Namespace) -> None:
@@ -269,7 +278,7 @@ def _run(
         show_report(options.results / result.experiment)
     if not quiet:
         output.say(talk, summary(result, time.monotonic() - began))
-    return _conclude(result, listener)
+    return _conclude(result, listener, options.results)
 
 
 def _how_to_go_on(options: Options) -> str:
@@ -317,30 +326,27 @@ def summary(result: GridResult, seconds: float) -> str:
     """Return what a command did, one line."""
     skipped = f", {result.skipped} skipped" if result.skipped else ""
     if not result.done and not result.failed:
-        return f"nothing to do: all {result.already} runs are done{skipped}"
-    parts = [f"{result.done} runs done"]
+        every = "the run is" if result.already == 1 else f"all {result.already} runs are"
+        return f"nothing to do: {every} done{skipped}"
+    parts = [output.counted(result.done, "run done", "runs done")]
     if result.already:
-        parts.append(f"{result.already} were done before")
+        parts.append(output.counted(result.already, "was done before", "were done before"))
     if result.failed:
         parts.append(f"{result.failed} failed")
     return f"{', '.join(parts)}{skipped}, in {output.human_seconds(seconds)}"
 
 
-def _conclude(result: GridResult, listener: Listener) -> int:
+def _conclude(result: GridResult, listener: Listener, results: Path) -> int:
     from benchmark.cli.main import OK, RUN_FAILED, USER_ERROR
+    from benchmark.store import Store
 
-    for reason, names in list(listener.problems.items())[:SHOWN_PROBLEMS]:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        output.error_line(f"{names[0]}{more}: {reason}")
+    say_failures(listener, Store(results, read_only=True).experiment(result.experiment))
     earlier = result.failed - sum(map(len, listener.problems.values()))
     if earlier > 0:
         output.error_line(
-            f"{earlier} runs diverged in an earlier command and are not tried again; the report "
-            "says why, --force METHOD tries them"
+            f"{output.counted(earlier, 'run', 'runs')} diverged in an earlier command, not tried "
+            "again; the report says why, --force METHOD tries once more"
         )
-    hidden = len(listener.problems) - SHOWN_PROBLEMS
-    if hidden > 0:
-        output.error_line(f"{hidden} more reasons; the report lists all")
     if result.user_error:
         return USER_ERROR
     return RUN_FAILED if result.failed else OK

@@ -71,6 +71,29 @@ def test_commit_and_changes(checkout: Path) -> None:
     assert environment.git_state() == {"commit": commit, "dirty": True}
 
 
+@pytest.mark.parametrize(
+    ("file", "dirty"),
+    [
+        ("methods/my_method.py", True),
+        ("benchmark/new.py", True),
+        ("datasets/new.py", True),
+        ("methods/__pycache__/my_method.pyc", False),
+        ("notes.txt", False),
+        ("results/main/record.json", False),
+    ],
+)
+def test_a_file_that_git_does_not_know_counts_where_code_lies(
+    checkout: Path, file: str, dirty: bool
+) -> None:
+    (checkout / ".gitignore").write_text("__pycache__/\n")
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message", "one")
+    path = checkout / "suite" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    assert environment.git_state()["dirty"] is dirty
+
+
 def test_in_a_hook_of_another_repository_the_commit_is_ours(
     checkout: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

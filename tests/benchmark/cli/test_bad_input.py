@@ -97,6 +97,10 @@ CASES = {
         ["--judged-on", "holdout", "--extractors", "classifier", *PLAN],
         ["--extractors has no effect", "--judged-on test"],
     ),
+    "parameter of a method that is not run": (
+        ["--methods", "fedavg", "--set", "ensemble.average=probabilities"],
+        ["--set ensemble.average has no effect", "--methods ensemble"],
+    ),
     "weights of no extractor": (
         ["--inception-weights", __file__, *PLAN],
         ["--inception-weights has no effect", "--extractors inception"],

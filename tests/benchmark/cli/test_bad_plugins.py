@@ -116,3 +116,23 @@ def test_plugin_that_returns_a_wrong_type(
     monkeypatch.syspath_prepend(plugin("wrong_type", source, "wrong_type"))
     answer = cli("--methods", "wrong_type", "--profile", "smoke", "--quiet", "--results", "out")
     check(answer, ["wrong_type", "client_update returned a dict, expected Upload"])
+
+
+@pytest.mark.long
+def test_a_plugin_that_fails_at_work_says_where(
+    cli, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_of(
+        "name, summary = 'fails_at_work', 'x'",
+        "def client_update(self, client, broadcast): return model2",
+        SERVER,
+    )
+    monkeypatch.syspath_prepend(plugin("fails_at_work", source, "fails_at_work"))
+    run = ("--methods", "fails_at_work", "--profile", "smoke", "--quiet", "--no-report")
+    answer = cli(*run)
+    assert answer.status == 1
+    (line,) = answer.err_lines
+    assert "NameError: name 'model2' is not defined (fails_at_work.py:4, in client_update" in line
+    file = line.partition("; traceback: ")[2].rstrip(")")
+    assert "model2" in Path(file).read_text()
+    assert Path(file).read_text() in cli(*run, "--log-level", "debug").err

@@ -90,7 +90,7 @@ def test_titles_tell_runs_apart() -> None:
 def test_plain_lines(clock: Clock) -> None:
     (run,) = runs()
     talk = console()
-    with progress.listening(run_titles([run]), talk, quiet=False) as listener:
+    with progress.listening(run_titles([run]), talk, quiet=False, todo=3) as listener:
         listener.started(2, 5, run)
         listener.progress(run, "client 0", 1, 400, {})
         clock.now += progress.PLAIN_INTERVAL
@@ -101,12 +101,25 @@ def test_plain_lines(clock: Clock) -> None:
         listener.finished(run, record(run, Status.DONE, accuracy=0.87654), 61.0)
         listener.note("a remark\nof two lines")
     assert text(talk).splitlines() == [
-        "[2/5] sample (digits, seed 0): started",
-        "[2/5] sample (digits, seed 0): client 0 101/400 (10.0 steps/s, 30 s left) loss 0.5",
-        "[2/5] sample (digits, seed 0): done, accuracy 0.8765, 1 min 1 s",
+        "[0/3] sample (digits, seed 0): started",
+        "[0/3] sample (digits, seed 0): client 0 101/400 (10.0/s, 30 s left) loss 0.5",
+        "[1/3] sample (digits, seed 0): done, accuracy 0.8765, 1 min 1 s",
         "note: a remark of two lines",
     ]
     assert listener.problems == {}
+
+
+def test_plain_lines_count_runs_that_ended_in_whatever_order_they_begin() -> None:
+    grid = runs(seeds=(0, 1, 2))
+    talk = console()
+    with progress.listening({}, talk, quiet=False, todo=3) as listener:
+        for index in (3, 1):
+            listener.started(index, 3, grid[index - 1])
+        listener.started(3, 3, grid[2])  # its worker died: it is tried once more
+        for index in (1, 3):
+            listener.finished(grid[index - 1], record(grid[index - 1], Status.DONE), 1.0)
+    places = [line.split()[0] for line in text(talk).splitlines()]
+    assert places == ["[0/3]", "[0/3]", "[0/3]", "[1/3]", "[2/3]"]
 
 
 def test_a_new_phase_has_its_own_rate(clock: Clock) -> None:
@@ -120,7 +133,7 @@ def test_a_new_phase_has_its_own_rate(clock: Clock) -> None:
         clock.now += 20
         listener.progress(run, "evaluation", 5, 10, {})
     assert "evaluation 0/10\n" in text(talk)
-    assert "evaluation 5/10 (0.2 steps/s, 20 s left)" in text(talk)
+    assert "evaluation 5/10 (0.2/s, 20 s left)" in text(talk)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -38,7 +38,9 @@ def result(**values: object) -> GridResult:
     [
         ({"already": 3}, "nothing to do: all 3 runs are done"),
         ({"already": 3, "skipped": 1}, "nothing to do: all 3 runs are done, 1 skipped"),
-        ({"done": 2, "already": 1}, "2 runs done, 1 were done before, in 5 s"),
+        ({"already": 1}, "nothing to do: the run is done"),
+        ({"done": 1, "already": 2}, "1 run done, 2 were done before, in 5 s"),
+        ({"done": 2, "already": 1}, "2 runs done, 1 was done before, in 5 s"),
         ({"done": 2, "failed": 1, "skipped": 4}, "2 runs done, 1 failed, 4 skipped, in 5 s"),
     ],
 )
@@ -74,8 +76,8 @@ def test_runs_that_diverged_before_are_named_however_quiet(
     answer = cli(*FAST, "--quiet", "--no-report")
     assert answer.status == 1
     assert answer.err_lines == [
-        "error: 2 runs diverged in an earlier command and are not tried again; the report says "
-        "why, --force METHOD tries them"
+        "error: 2 runs diverged in an earlier command, not tried again; the report says why, "
+        "--force METHOD tries once more"
     ]
 
 
@@ -88,7 +90,7 @@ def test_a_report_unless_told_otherwise(
     monkeypatch.setattr("benchmark.grid.execute", lambda *_, **__: result(done=1))
     monkeypatch.setattr("benchmark.cli.verb_run.show_report", written.append)
     answer = cli(*FAST, *flags)
-    assert "1 runs done" in answer.err
+    assert "1 run done" in answer.err
     assert written == ([] if flags else [Path("results/main")])
 
 
@@ -147,7 +149,7 @@ def test_runs_once_then_has_nothing_to_do(shell, cli, tmp_path: Path) -> None:
     assert "error" not in first.err
     second = cli(*FAST, "--results", "out")
     assert second.status == 0
-    assert second.err_lines == ["nothing to do: all 1 runs are done"]
+    assert second.err_lines == ["nothing to do: the run is done"]
     assert "fedavg" in second.out
     quiet = cli(*FAST, "--results", "out", "--quiet")
     assert quiet.err == ""
@@ -194,13 +196,13 @@ def test_a_record_of_data_that_changed_meanwhile_is_made_again(
 
     write(0)
     assert run()[0] == 0
-    assert "nothing to do: all 1 runs are done" in run()[1]
+    assert "nothing to do: the run is done" in run()[1]
     write(1)
     _, said = run("--dry-run")
-    assert "data changed since 1 runs were recorded" in said
+    assert "data changed since 1 run was recorded" in said
     status, said = run()
     assert status == 0
-    assert "1 runs done" in said
+    assert "1 run done" in said
     (old,) = (tmp_path / "out" / "main" / "attempts").iterdir()
     assert "made from other data" in (old / "moved.json").read_text()
     records = [*(tmp_path / "out" / "main").glob("*/record.json"), old / "record.json"]
@@ -236,6 +238,13 @@ def test_dry_run_runs_nothing(cli, tmp_path: Path) -> None:
     assert "2 to run" in answer.out
     assert "estimated cost" in answer.out
     assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_dry_run_names_what_counts_no_work_of_its_own(cli) -> None:
+    methods = ("--methods", "fedavg", "centralized", "ensemble")
+    answer = cli(*methods, *FAST[2:], "--dry-run")
+    assert answer.out.rstrip().endswith("; counted with no work of their own: fedavg, ensemble")
+    assert "no work" not in cli("--methods", "centralized", *FAST[2:], "--dry-run").out
 
 
 def test_dry_run_downloads_nothing(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

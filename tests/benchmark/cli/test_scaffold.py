@@ -12,6 +12,7 @@ import pytest
 from benchmark.contract import Method
 from benchmark.errors import UserError
 from benchmark.scaffold import write_method, writing
+from reports.measures import _spent
 
 
 @pytest.mark.parametrize("kind", ["method", "distil"])
@@ -35,7 +36,16 @@ def test_package_of_its_own_keeps_the_contract(
     # Another start and rule for its student, and unequal widths: a distilling one follows.
     if kind == "distil":
         rules = {"student_init": "aggregate", "student_batch_norm": "reestimate"}
-        Bench("scaffold_sample", {**rules, "widths": ["1/4,1/8"], "train_samples": 90}).run()
+        bench = Bench("scaffold_sample", {**rules, "widths": ["1/4,1/8"], "train_samples": 90})
+        budget, clients = bench.spec.budget, bench.spec.scenario.partition.clients
+        work = bench.method().workload(bench.spec.scenario, 90, budget)
+        assert work == budget.distilled_images * (1 + clients / 3)
+        result = bench.run()
+        # Progress counts images, as that of built-in methods does: figures share an axis.
+        assert result.server.snapshots[-1].step == budget.distilled_images
+        spent = _spent({"details": result.output.details})
+        assert spent["distilled_images"] == budget.distilled_images
+        assert spent["student_steps"] == budget.distilled_images // 64
     sys.modules.pop("scaffold_sample")
 
 

@@ -22,6 +22,7 @@ def test_help_names_all_verbs(cli) -> None:
             "describe",
             "split",
             "report",
+            "repeat",
             "clean",
             "doctor",
             "new-method",
@@ -32,7 +33,10 @@ def test_help_names_all_verbs(cli) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["run", "list", "datasets", "describe", "split", "report", "clean", "doctor", "new-method"],
+    [
+        *("run", "list", "datasets", "describe", "split", "report", "repeat", "clean", "doctor"),
+        "new-method",
+    ],
 )
 def test_help_of_each_verb(cli, verb: str) -> None:
     answer = cli(verb, "--help")
@@ -52,6 +56,13 @@ def test_list_all(cli) -> None:
     assert answer.status == 0
     for name in ("fedavg", "digits", "fashion_mnist", "resnet18", "smoke", "paper"):
         assert name in answer.out
+
+
+@pytest.mark.parametrize("argv", [("list", "datasets"), ("run", "--help")])
+def test_own_data_is_told_of_where_datasets_are_looked_up(cli, argv: tuple[str, ...]) -> None:
+    said = " ".join(cli(*argv).out.split())
+    assert "folder:PATH" in said
+    assert "npz:PATH" in said
 
 
 def test_list_shows_broken_plugins(cli, plugin, monkeypatch: pytest.MonkeyPatch) -> None:
