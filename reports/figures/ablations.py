@@ -211,7 +211,8 @@ def _bars(grid: Grid, ablation: Ablation, scenario: tuple[str, ...]) -> Iterator
 def _variant(grid: Grid, row: RowKey, scenario: tuple[str, ...], label: str) -> Variant:
     cell = grid.cells.get((row, scenario))
     score = cell.summary("accuracy") if cell else None
-    label = label if len(label) <= _LONGEST else label[: _LONGEST - 1] + "…"
+    if len(label) > _LONGEST:  # variants begin alike, and differ at their ends
+        label = f"{label[: _LONGEST // 2 - 1]}…{label[-_LONGEST // 2 :]}"
     if score is None:
         return Variant(label, None, 0.0, problems(cell) if cell else "not planned")
     return Variant(label, 100 * score.mean, 100 * (score.sd or 0.0))

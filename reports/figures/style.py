@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -216,13 +217,16 @@ def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> 
         ranks = {label: place for place, label in enumerate(order)}
         found = dict(sorted(found.items(), key=lambda item: ranks.get(item[0], len(ranks))))
         width = figure.get_figwidth()
-        longest = max(map(len, found))
+        room = max(20, int((width - 0.42) / 0.05))
+        texts = [textwrap.fill(label, room) for label in found]
+        lines = [line for text in texts for line in text.splitlines()]
+        longest = max(map(len, lines))
         across = min(len(found), max(1, int(width / (0.05 * longest + 0.42))))
         # The legend has its own room: the panels keep theirs, however many methods there are.
-        figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * math.ceil(len(found) / across))
+        figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * math.ceil(len(lines) / across))
         figure.legend(
             list(found.values()),
-            list(found),
+            texts,
             loc="outside lower center",
             ncols=across,
             columnspacing=1.0,

@@ -12,7 +12,7 @@ from report_lab import Lab
 from reports.figures.classes import Confusion, PerClass
 from reports.figures.lines import histories
 from reports.figures.ranks import CriticalDifference
-from reports.figures.style import paper, rendered
+from reports.figures.style import legend_below, panels, paper, rendered
 from reports.grid import build_grid
 from reports.load import load
 
@@ -58,6 +58,20 @@ def test_nothing_of_a_figure_by_server_step_runs_over_its_edge(lab: Lab, count: 
     [drawn] = histories(build_grid(load(folder)), folder, most=3)
     with paper():
         assert _room(drawn.draw()) > -0.01
+
+
+@pytest.mark.parametrize("length", [10, 60, 140])
+def test_a_legend_of_long_names_keeps_within_the_figure(length: int) -> None:
+    names = [("probabilities by class share, images: " * 4)[: length - 2] + f" {n}" for n in "ab"]
+    with paper():
+        figure, axes = panels(1)
+        for name in names:
+            axes[0].plot([0, 1], [0, 1], label=name)
+        legend_below(figure, axes, names)
+        assert _room(figure) > -0.01
+        [legend] = figure.legends
+        said = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
+        assert said == names
 
 
 @pytest.mark.parametrize("ranks", [(1.0, 1.5, 3.0), (1.0, 3.0)])
