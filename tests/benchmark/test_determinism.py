@@ -21,6 +21,7 @@ def test_the_reference_grid_learns_something(unbroken: Path) -> None:
     assert max(accuracies) > 0.2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_alone_with_a_cold_cache(method: str, unbroken: Path, tmp_path: Path) -> None:
     run_grid(tmp_path, methods=[method])
@@ -29,6 +30,7 @@ def test_a_method_alone_with_a_cold_cache(method: str, unbroken: Path, tmp_path:
     assert all(together[run_id] == metrics for run_id, metrics in alone.items())
 
 
+@pytest.mark.long
 def test_another_order(unbroken: Path, tmp_path: Path) -> None:
     run_grid(tmp_path, methods=METHODS[::-1])
     assert metrics_of(tmp_path) == metrics_of(unbroken)
@@ -41,6 +43,7 @@ def test_a_warm_cache(unbroken: Path, tmp_path: Path) -> None:
     assert not any(phase.startswith("training") for phase in listener.phases)
 
 
+@pytest.mark.long
 def test_no_cache_at_all(unbroken: Path, tmp_path: Path) -> None:
     run_grid(tmp_path, options={"cache": False}, methods=["fedavg"])
     alone, together = metrics_of(tmp_path), metrics_of(unbroken)

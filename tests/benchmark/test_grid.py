@@ -151,6 +151,7 @@ def test_a_failed_run_is_tried_again(tmp_path: Path, mode: Path) -> None:
     assert attempts_of(tmp_path) == {name}, "the failed attempt stays as evidence"
 
 
+@pytest.mark.long
 def test_a_run_out_of_time_is_ended_and_tried_again(tmp_path: Path, mode: Path) -> None:
     mode.write_text("sleep")
     result, listener = run_grid(tmp_path, options={"timeout": 1.0}, **PROBE)

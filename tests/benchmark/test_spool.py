@@ -143,6 +143,7 @@ def run(name: str, folder: Path, **overrides: Any) -> dict[str, Tensor]:
     return Bench(name, settings, folder=folder).run().output.model.state_dict()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [

@@ -62,6 +62,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop(plugin_lab.MODULE, None)
 
 
+@pytest.mark.long
 def test_it_is_listed_and_described(site: Path) -> None:
     plugin_lab.install(site)
     status, out, err = cli(site, "list", "methods")

@@ -190,6 +190,7 @@ def test_shared_memory_views_and_gradients_cross() -> None:
     assert not back["p"].requires_grad
 
 
+@pytest.mark.long
 def test_bytes_are_the_same_in_another_process() -> None:
     script = (
         "import hashlib, test_wire; from benchmark.wire import encode;"

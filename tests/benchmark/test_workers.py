@@ -89,6 +89,7 @@ def test_a_worker_that_dies_costs_one_retry(tmp_path: Path, mode: Path) -> None:
     assert record.attempt == 2
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_twice_is_a_failure(tmp_path: Path, mode: Path) -> None:
     mode.write_text("die")
     result, listener = run_grid(

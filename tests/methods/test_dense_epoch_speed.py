@@ -16,6 +16,7 @@ SMALL = ["--batch", "8", "--epoch", "3", "--steps", "3", "--width", "1/8", "--cl
 SMALL += ["--rounds", "1", "--workers", "0"]
 
 
+@pytest.mark.long
 def test_both_ways_have_equal_losses_and_are_timed(capsys: Any) -> None:
     dense_epoch.main([*SMALL, "--least", "0"])
     out = capsys.readouterr().out

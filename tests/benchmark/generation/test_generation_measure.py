@@ -83,6 +83,7 @@ def test_real_images_measure_as_real_and_noise_does_not(data: ScenarioData, cach
     assert bad["usefulness"]["accuracy"] < entry["usefulness"]["accuracy"]
 
 
+@pytest.mark.long
 def test_one_constant_image_carries_the_signature(data: ScenarioData, cache: Cache) -> None:
     same = data.everybody(CPU).images[:1].expand(80, -1, -1, -1)
     (entry,), warnings = meter(data, cache, "classifier")(Generated(same))

@@ -15,6 +15,7 @@ from benchmark.speed.upload_probe import SERVERS, Case, Found, measure
 MEBI = 2**20
 
 
+@pytest.mark.long
 def test_uploads_that_wait_on_the_disk_take_no_memory() -> None:
     found: Found = in_child(measure, Case("fedavg", 24, widths="1/2", in_memory=0))
     assert found.uploads > 250 * MEBI

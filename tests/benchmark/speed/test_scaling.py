@@ -69,6 +69,7 @@ def run(folder: Path, *arguments: str) -> int:
     return scaling.main(["--methods", "fedavg", "dense", "--out", str(folder), *arguments])
 
 
+@pytest.mark.long
 def test_the_script_writes_table_and_figure_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,7 @@ def check_history_independence() -> None:
     assert flops / 63 == pytest.approx(counted / (8 + 21 + 5 * 21 / 3))
 
 
+@pytest.mark.long
 def test_bits_do_not_depend_on_earlier_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     """With dynamo's graphs but without the compiler behind it, which takes its time."""
     used: list[bool] = []
