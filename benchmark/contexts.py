@@ -176,9 +176,7 @@ class Client(Protocol):
             the loss (HeteroFL's masked cross-entropy).
         loss : callable, optional
             What is minimised in place of the mean cross-entropy, such as that with FedProx's
-            proximal term: ``loss(model, images, logits, labels)``, of the model in train mode,
-            a batch of augmented images [B, C, H, W] in classifier range, the model's logits
-            [B, classes] in fp32 and their labels [B], returns a 0-d tensor. Optimiser,
+            proximal term: ``loss(model, images, logits, labels)``, see :data:`Loss`. Optimiser,
             schedule, batches and augmentation stay the recipe's.
         """
 
@@ -218,7 +216,8 @@ class Client(Protocol):
 
 
 Loss = Callable[["nn.Module", "Tensor", "Tensor", "Tensor"], "Tensor"]
-"""From model, images, logits and labels to the loss; see :meth:`Client.train`."""
+"""From the model in train mode, images [B, C, H, W] in classifier range, their logits
+[B, classes] (fp32, masked where the training is) and labels [B] to the loss (0-d)."""
 
 Made = tuple["Mapping[str, Tensor]", Mapping[str, Any]]
 """Tensors by name, and small JSON values about them."""

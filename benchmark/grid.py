@@ -16,6 +16,7 @@ from benchmark.grid_types import GridResult, Listener, Options
 from benchmark.preview import check_judge
 from benchmark.registry import BrokenPlugin
 from benchmark.store import (
+    TRACEBACK_NAME,
     Attempt,
     BusyError,
     Cell,
@@ -223,7 +224,7 @@ class _Session:
             if record is None:
                 record = _record(run, _unfinished(outcome), outcome.reason, outcome)
                 if outcome.detail:
-                    attempt.write_bytes("traceback.txt", outcome.detail.encode())
+                    attempt.write_bytes(TRACEBACK_NAME, outcome.detail.encode())
                 if record.status.is_final:
                     attempt.publish(record)
                 else:

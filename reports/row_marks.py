@@ -36,15 +36,14 @@ def round_signs(grid: Grid) -> Mapping[str, str]:
 
 def row_notes(grid: Grid) -> list[str]:
     """Return what the signs mean, and which rows have them: a sentence a sign."""
-    mixed = _mixed_rows(grid)
-    if not mixed:
-        return round_notes(grid)
-    # Digests of older records change with a comment too, and nothing in a record tells them apart.
-    return [
-        *round_notes(grid),
-        f"{FLAG} after a name: its columns were made by different code, by the digests on record "
-        f"(in old ones comments count as code): {'; '.join(mixed.values())}.",
-    ]
+    said, mixed = round_notes(grid), _mixed_rows(grid)
+    if mixed:
+        # Digests of older records change with a comment too, and no record tells them apart.
+        said.append(
+            f"{FLAG} after a name: its columns were made by different code, by the digests on "
+            f"record (in old ones comments count as code): {'; '.join(mixed.values())}."
+        )
+    return said
 
 
 def round_notes(grid: Grid) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmark.cli import output
 from benchmark.registry.sources import plugin_files
+from benchmark.store import TRACEBACK_NAME
 
 if TYPE_CHECKING:
     from benchmark.cli.progress import Listener
@@ -60,5 +61,5 @@ def own_frame(text: str, plugin: Path) -> str:
 def _traceback_file(store: ExperimentStore, run_id: str) -> Path | None:
     """Return the file in which the run's last attempt left its traceback, if it has one."""
     attempt = store.latest_attempt(run_id)
-    file = None if attempt is None else attempt.path / "traceback.txt"
+    file = None if attempt is None else attempt.path / TRACEBACK_NAME
     return file if file is not None and file.is_file() else None

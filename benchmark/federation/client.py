@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.contract import ClientInfo, Made, Task
+from benchmark.contract import ClientInfo, Loss, Made, Task
 from benchmark.events import Events
 from benchmark.federation.data import Samples
 from benchmark.federation.slicing import empty_model, index_sets, slice_state
@@ -24,7 +24,7 @@ from benchmark.seeds import Streams
 from benchmark.specs import RECIPE_VERSION, BudgetSpec, ComputeSpec, RecipeSpec, ScenarioSpec
 from benchmark.store import Cache, Entry
 from benchmark.training.precision import autocast
-from benchmark.training.trainer import Loss, train
+from benchmark.training.trainer import train
 from datasets import Augmentation
 
 TRAINING = "train"

@@ -3,7 +3,7 @@
 Importing it costs no torch, so that reports can read records without.
 """
 
-from benchmark.store.attempts import Attempt, AttemptInfo
+from benchmark.store.attempts import TRACEBACK_NAME, Attempt, AttemptInfo
 from benchmark.store.cache import Cache, Entry
 from benchmark.store.elsewhere import Elsewhere
 from benchmark.store.experiments import CellState, ExperimentStore
@@ -17,6 +17,7 @@ from benchmark.store.status import Status
 __all__ = [
     "FLOPS_ESTIMATE",
     "SECTIONS",
+    "TRACEBACK_NAME",
     "Attempt",
     "AttemptInfo",
     "BusyError",

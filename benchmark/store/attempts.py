@@ -38,6 +38,7 @@ from benchmark.store.status import Status
 
 HISTORY_NAME = "history.csv"
 STARTED_NAME = "started.json"
+TRACEBACK_NAME = "traceback.txt"
 MOVED_NAME = "moved.json"
 RUN_ID = re.compile(r"[0-9a-f]{8,64}")
 _FOLDER = re.compile(r"(?P<run_id>[0-9a-f]{8,64})-(?P<number>\d+)")

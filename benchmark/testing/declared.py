@@ -9,13 +9,10 @@ from torch import Tensor
 
 from benchmark.contract import Client, Information, Upload
 
+_COUNTS = {Information.LABEL_COUNTS, Information.ALL_DATA}
 _COVERED = {
-    Information.LABEL_COUNTS: {Information.LABEL_COUNTS, Information.ALL_DATA},
-    Information.LABEL_SETS: {
-        Information.LABEL_SETS,
-        Information.LABEL_COUNTS,
-        Information.ALL_DATA,
-    },
+    Information.LABEL_COUNTS: _COUNTS,
+    Information.LABEL_SETS: {Information.LABEL_SETS, *_COUNTS},
 }
 
 
@@ -37,12 +34,13 @@ def undeclared(client: Client, upload: Upload, uses: Collection[Information]) ->
 
 
 def _told(value: Tensor, counts: Tensor) -> Information | None:
+    """Return what a flat tensor says of a client's counts [classes], if anything."""
     held = counts > 0
-    numbers = value.double()
-    for known in (counts.double(), counts / counts.sum()):
-        if value.numel() == len(counts) and torch.allclose(numbers, known.double(), atol=1e-6):
-            return Information.LABEL_COUNTS
-    # All classes, or the first alone, are what tensors of anything may hold.
+    if value.numel() == len(counts):
+        for known in (counts.double(), counts.double() / counts.sum()):
+            if torch.allclose(value.double(), known, atol=1e-6):
+                return Information.LABEL_COUNTS
+    # That all classes are held, or a single one, is what a tensor of anything may seem to say.
     if value.is_floating_point() or bool(held.all()) or int(held.sum()) < 2:
         return None
     for known in (held.long(), held.nonzero().flatten()):

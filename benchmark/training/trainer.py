@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from benchmark.contexts import Loss
 from benchmark.errors import DivergedError, UserError
 from benchmark.images import Normalization
 from benchmark.seeds import seeded_global
@@ -26,10 +27,6 @@ CHECK_EVERY = 50
 
 OnStep = Callable[[int, int, Tensor], None]
 """Called after each step with steps done, steps in all, and the loss (0-d, on the device)."""
-
-Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
-"""From the model in train mode, images [B, C, H, W] in classifier range, their logits
-[B, classes] (fp32, masked where the training is) and labels [B] to the loss (0-d)."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def train(
         bool [classes]: logits of other classes are set to zero in the loss (the masked
         cross-entropy of HeteroFL, arXiv 2010.01264, section 3).
     objective : callable, optional
-        The loss, see :data:`Loss`; the mean cross-entropy if not given.
+        The loss, see :data:`benchmark.contexts.Loss`; the mean cross-entropy if not given.
     on_step : callable, optional
         Progress, see :data:`OnStep`; it must change neither the model nor any random stream.
     where : str

@@ -42,6 +42,9 @@ _REFERENCE_DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1, 1, 
 _LEGEND_LINE = 0.15
 """Height of a legend's line, inches."""
 
+_LEGEND_LETTER, _LEGEND_KEY = 0.05, 0.42
+"""Widths of a legend's mean letter, and of its handle with the room around, inches."""
+
 _LEAST_RANGE = 10.0
 """Percentage points that an axis of accuracy covers at least: a tenth of one is no cliff."""
 
@@ -217,11 +220,11 @@ def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> 
         ranks = {label: place for place, label in enumerate(order)}
         found = dict(sorted(found.items(), key=lambda item: ranks.get(item[0], len(ranks))))
         width = figure.get_figwidth()
-        room = max(20, int((width - 0.42) / 0.05))
+        room = max(20, int((width - _LEGEND_KEY) / _LEGEND_LETTER))
         texts = [textwrap.fill(label, room) for label in found]
         lines = [line for text in texts for line in text.splitlines()]
         longest = max(map(len, lines))
-        across = min(len(found), max(1, int(width / (0.05 * longest + 0.42))))
+        across = min(len(found), max(1, int(width / (_LEGEND_LETTER * longest + _LEGEND_KEY))))
         # The legend has its own room: the panels keep theirs, however many methods there are.
         figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * math.ceil(len(lines) / across))
         figure.legend(

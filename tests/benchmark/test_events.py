@@ -68,5 +68,20 @@ def test_the_trainers_loss_is_left_alone() -> None:
     assert heard.said == [{"phase": "training client 3", "step": 1, "total": 5, "scalars": {}}]
 
 
-def test_without_a_sink_nothing_is_said() -> None:
-    Events().progress("server", 1, 2, loss=0.5)
+class Loss:
+    """A loss on a device: each reading waits for it."""
+
+    read = 0
+
+    def __float__(self) -> float:
+        self.read += 1
+        return 0.5
+
+
+def test_without_a_sink_no_loss_is_read() -> None:
+    heard, loss = Heard(), Loss()
+    Events().progress("server", 1, 2, loss=loss)
+    assert loss.read == 0
+    Events(heard).progress("server", 1, 2, loss=loss)
+    assert loss.read == 1
+    assert heard.said[0]["scalars"] == {"loss": 0.5}
