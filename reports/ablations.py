@@ -12,7 +12,7 @@ from reports.axes import UNSET, plain_text
 from reports.formats import percent_parts
 from reports.grid import Grid, RowKey, Split
 from reports.row_marks import row_flags
-from reports.scores import cell_facts, marks, problems, verdicts
+from reports.scores import cell_facts, cell_flag, marks, problems, verdicts
 from reports.statistics import Verdict, holm, paired_t, shared_differences, summarize
 from reports.table import Cell, Row, Table
 
@@ -181,13 +181,16 @@ def _cells(
     if score is None:
         return [Cell(problems(cell), muted=True), Cell(muted=True)]
     best, second = marks(row, verdict)
-    main = Cell(*percent_parts(score), best=best, second=second)
+    flag = cell_flag(grid, scenario, cell)
+    main = Cell(*percent_parts(score), best=best, second=second, flag=flag)
     apart = list(_apart(grid, ablation, row, scenario).values())
     if row == ablation.base or not apart:
         return [main, Cell(muted=True)]
     found = summarize(apart)
     spread = "" if found.sd is None else f"{100 * found.sd:.2f}"
-    return [main, Cell(f"{100 * found.mean:+.2f}".replace("-", "−"), spread)]
+    # Over shared splits: where the row has others too, the difference isn't one of the means.
+    over = "" if found.n == score.n else f" ({found.n} shared)"
+    return [main, Cell(f"{100 * found.mean:+.2f}".replace("-", "−"), spread, flag=over)]
 
 
 def _apart(

@@ -9,7 +9,7 @@ from reports.costs import cost_cell
 from reports.formats import percent_parts
 from reports.grid import Grid, GridCell
 from reports.row_marks import row_flags
-from reports.scores import marks, problems, verdicts
+from reports.scores import cell_flag, marks, problems, verdicts
 from reports.table import Cell, Row, Table
 
 SETTINGS = (
@@ -18,7 +18,7 @@ SETTINGS = (
 )
 """Settings that have a table of their own where they differ: field, name, title."""
 
-_COSTS = (("up_bytes", "up, all clients"), ("server_seconds", "server s"))
+_COSTS = (("up_total_bytes", "up, all clients"), ("server_seconds", "server s"))
 
 
 def along_tables(grid: Grid) -> Iterator[Table]:
@@ -54,13 +54,14 @@ def _table(grid: Grid, field: str, name: str, title: str) -> Table:
             cells: list[Cell] = []
             for scenario, cell in zip(scenarios, found, strict=True):
                 best, second = marks(row, judged.get(scenario))
-                cells += _cells(cell, best=best, second=second)
+                flag = "" if cell is None else cell_flag(grid, scenario, cell)
+                cells += _cells(cell, best=best, second=second, flag=flag)
             flag = flags.get(row, "")
             rows.append(Row(place or row.group, row.label, tuple(cells), row.reference, flag))
     return Table(name, title, tuple(columns), tuple(rows))
 
 
-def _cells(cell: GridCell | None, *, best: bool, second: bool) -> list[Cell]:
+def _cells(cell: GridCell | None, *, best: bool, second: bool, flag: str) -> list[Cell]:
     empty = [Cell(muted=True) for _ in _COSTS]
     if cell is None:
         return [Cell(muted=True), *empty]
@@ -68,5 +69,5 @@ def _cells(cell: GridCell | None, *, best: bool, second: bool) -> list[Cell]:
     if summary is None:
         return [Cell(problems(cell), muted=True), *empty]
     main, spread = percent_parts(summary)
-    score = Cell(main, spread, best=best, second=second)
+    score = Cell(main, spread, best=best, second=second, flag=flag)
     return [score, *(cost_cell(cell, column) for column, _ in _COSTS)]

@@ -61,6 +61,8 @@ def _budget(cell: GridCell) -> tuple[int, ...] | None:
 
 
 def _gain(single: GridCell, double: GridCell) -> float | None:
+    if not (single.complete and double.complete):
+        return None  # no mean over survivors
     before, after = single.values("accuracy"), double.values("accuracy")
     shared = before.keys() & after.keys()
     if not shared:

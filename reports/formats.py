@@ -36,7 +36,9 @@ def _three(value: float) -> str:
 
 def figures_of(value: float, count: int = 3) -> str:
     """Return a number in so many figures, whole numbers with all of theirs."""
-    return f"{value:,.0f}" if abs(value) >= 10**count else f"{value:.{count}g}"
+    text = f"{value:.{count}g}"
+    # Rounding may add a digit: 999.6 has four.
+    return f"{value:,.0f}" if abs(float(text)) >= 10**count else text
 
 
 def seconds(value: float) -> str:

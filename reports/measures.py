@@ -14,6 +14,7 @@ MEASURES: Mapping[str, str] = {
     "teacher_accuracy": "the same of the teacher that the model was distilled from",
     "up_per_client": "bytes a client uploads, warm-up included, mean over clients",
     "down_per_client": "bytes a client is sent, warm-up included, mean over clients",
+    "up_total_bytes": "bytes that all clients upload, warm-up included",
     "fedavg_rounds": "rounds of federated averaging whose traffic, up and down, equals the run's",
     "client_seconds": "computing of all clients, cached training at its first price, seconds",
     "slowest_client_seconds": "computing of the slowest client, seconds",
@@ -155,6 +156,7 @@ def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
         "down_bytes": down,
         "warmup_up_bytes": extra_up,
         "warmup_down_bytes": extra_down,
+        "up_total_bytes": up + extra_up,
         "parts": _json(parts(communication)),
         "elements": _json(communication.get("elements")),
     }
@@ -165,11 +167,12 @@ def _traffic(communication: Mapping[str, Any]) -> dict[str, Any]:
             **_extremes(clients, warmup),
         }
     model = parts(communication)["up"].get("model")
-    rounds = int(communication.get("rounds") or 1)
     if model:
         # A round of averaging sends the whole state up and down; what a round of this method
-        # uploads as its model is that state (of the clients' own widths).
-        whole = 2 * model / rounds
+        # uploads as its model is that state (of the clients' own widths). Rounds that exchange
+        # something else, such as batch statistics, are none of averaging.
+        own = [one for one in communication.get("per_round") or () if one["up"].get("model")]
+        whole = 2 * model / max(1, len(own))
         columns["fedavg_rounds"] = (up + down + extra_up + extra_down) / whole
     return columns
 

@@ -91,7 +91,7 @@ def footnotes(name: str, grid: Grid) -> list[str]:
     if name in ("accuracy", "scaling", "widths", "ablations", "generation"):
         said += _marks(grid)
     if name in ("scaling", "widths", "ablations"):
-        said += row_notes(grid)
+        said += [*_mixed_cells(grid), *row_notes(grid)]
     if name == "generation":
         said += generation_notes(grid)
     if name in ("against_best", "tuning"):
@@ -282,12 +282,13 @@ def _bytes_differ(grid: Grid) -> list[str]:
     return [f"Bytes on the wire that are not those of the closed form: {', '.join(sorted(found))}."]
 
 
-def _provenance(grid: Grid) -> list[str]:
-    said = []
+def _mixed_cells(grid: Grid) -> list[str]:
     mixed = sorted({name for cell in grid.cells.values() for name in cell.mixed})
-    if mixed:
-        said.append(f"{FLAG} The seeds of this cell differ in {', '.join(mixed)}.")
-    said += row_notes(grid)
+    return [f"{FLAG} The seeds of this cell differ in {', '.join(mixed)}."] if mixed else []
+
+
+def _provenance(grid: Grid) -> list[str]:
+    said = [*_mixed_cells(grid), *row_notes(grid)]
     for scenario in grid.scenarios:
         place = ", ".join(grid.axes.header(scenario)) or "this table"
         for column, what in _SHARED.items():

@@ -101,11 +101,15 @@ def _cell(
     if summary is None:
         return Cell(muted=True)
     main, spread = percent_parts(summary)
-    flag = FLAG if cell.mixed else ""
-    if len(_counts(grid, scenario)) > 1:
-        flag += f" (n = {summary.n})"
+    flag = cell_flag(grid, scenario, cell)
     best, second = marks(row, verdict if column == "accuracy" else None)
     return Cell(main, spread, best=best, second=second, flag=flag)
+
+
+def cell_flag(grid: Grid, scenario: tuple[str, ...], cell: GridCell) -> str:
+    """Return what follows a cell's number: seeds made differently, and how many, if that varies."""
+    flag = FLAG if cell.mixed else ""
+    return flag + (f" (n = {len(cell.runs)})" if len(_counts(grid, scenario)) > 1 else "")
 
 
 def marks(row: RowKey, verdict: Verdict | None) -> tuple[bool, bool]:

@@ -163,7 +163,8 @@ def judge(values: Mapping[str, Mapping[Key, float]], level: float = LEVEL) -> Ve
 
     The rule: paired Student-t tests of the best against each other method over the splits
     that they share, Holm-corrected; a method whose corrected p is at least ``level`` can't
-    be told from the best. With fewer than :data:`LEAST_PAIRS` shared splits nothing is said.
+    be told from the best, nor can one that has more over the splits they share (the best has more
+    over its own). With fewer than :data:`LEAST_PAIRS` shared splits nothing is said.
 
     Parameters
     ----------
@@ -183,6 +184,7 @@ def judge(values: Mapping[str, Mapping[Key, float]], level: float = LEVEL) -> Ve
     if pairs < LEAST_PAIRS:
         return Verdict(best, frozenset(), others[0] if others else None, pairs)
     corrected = holm([paired_t(list(shared[name].values())) for name in others])
-    tied = {best} | {name for name, p in zip(others, corrected, strict=True) if p >= level}
+    worse = {name for name, p in zip(others, corrected, strict=True) if p < level}
+    tied = {best} | {name for name in others if name not in worse or sum(shared[name].values()) < 0}
     rest = [name for name in others if name not in tied]
     return Verdict(best, frozenset(tied), rest[0] if rest else None, pairs)

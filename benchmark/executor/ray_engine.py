@@ -123,7 +123,7 @@ class RayExecutor:
                 except KeyboardInterrupt:
                     self._cancel(running)
                     for task in running:
-                        yield task.outcome(Status.INTERRUPTED, "interrupted by Ctrl-C")
+                        yield task.outcome(Status.INTERRUPTED, "interrupted (Ctrl-C or SIGTERM)")
                     running.clear()
                     raise
                 yield from ended

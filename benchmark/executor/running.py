@@ -118,8 +118,8 @@ class RunningJob:
         return self._outcome(Status.FAILED, reason, lost=True)
 
     def interrupted(self) -> Outcome:
-        """Return the outcome of a job that was ended by Ctrl-C."""
-        return self._outcome(Status.INTERRUPTED, "interrupted by Ctrl-C")
+        """Return the outcome of a job that was ended by Ctrl-C or SIGTERM."""
+        return self._outcome(Status.INTERRUPTED, "interrupted (Ctrl-C or SIGTERM)")
 
     def end(self) -> None:
         """End the process and all it started, if it has not ended; then close the pipe."""

@@ -219,11 +219,12 @@
     title.focus();
     panel.scrollTop = 0;
   };
+  const seedOf = (run) => `seed ${run.seed}` + (run.split_seed === run.seed ? "" : `, split ${run.split_seed}`);
   const openRow = (row) => {
     opened = row;
     const rows = row.runs.map((id) => {
       const run = content.runs[id];
-      const button = element("button", { type: "button", class: "open" }, `seed ${run.seed}`);
+      const button = element("button", { type: "button", class: "open" }, seedOf(run));
       button.addEventListener("click", () => openRun(run));
       return element("tr", {}, element("td", {}, button), element("td", {}, typeof run.accuracy === "number" ? percent(run.accuracy) : missing),
         element("td", { class: "text" }, run.status + (run.reason ? `: ${run.reason}` : "")), element("td", { class: "text" }, run.id));
@@ -264,7 +265,7 @@
       ...(run.generation ?? []).map((one) => part(`Generated images by ${one.extractor}`, one)),
       part("Communication", run.communication), part("Time", run.timing), part("Told by the method", run.details), part("Specification", run.spec), part("Made with", run.environment));
     if (run.place) children.push(element("p", {}, element("a", { href: run.place }, "record.json")));
-    show(`${opened.label}, seed ${run.seed}`, true, ...children.filter(Boolean));
+    show(`${opened.label}, ${seedOf(run)}`, true, ...children.filter(Boolean));
     if (mine.length) drawHistory(mine);
     if (clients.length) drawClients(clients);
   };

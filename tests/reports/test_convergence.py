@@ -71,6 +71,15 @@ def test_seeds_that_both_have_are_compared(lab: Lab) -> None:
     assert gains(lab) == {"distilling": pytest.approx(0.02)}
 
 
+def test_survivors_say_nothing(lab: Lab) -> None:
+    add(lab, "distilling", 1, 0.5, 0.5)
+    add(lab, "distilling", 2, 0.9)
+    twice = {"generator_steps": 20, "generated_images": 200, "distilled_images": 2000}
+    budget = {f"budget__{name}": value for name, value in twice.items()}
+    lab.add("distilling", 1, status=Status.FAILED, **budget)
+    assert gains(lab) == {}
+
+
 def test_runs_that_are_not_done_say_nothing(lab: Lab) -> None:
     add(lab, "distilling", 1, 0.5)
     lab.add(

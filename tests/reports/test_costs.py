@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from report_lab import Lab, texts_of
 
 from benchmark.store import FLOPS_ESTIMATE
@@ -14,6 +15,21 @@ from reports.load import load
 from reports.measures import measures
 
 Page = Callable[[Path, str], str]
+
+
+def test_a_round_that_sends_no_model_is_none_of_averaging(lab: Lab) -> None:
+    record = lab.add("averaging", 0, 0.5)
+    assert record is not None
+    statistics = {"round": 1, "up": {"statistics": 10}, "down": {"model": 936}}
+    traffic = {
+        **record.communication,
+        "rounds": 2,
+        "up": 1010,
+        "down": 936,
+        "per_round": [*record.communication["per_round"], statistics],
+    }
+    found = measures(record.model_copy(update={"communication": traffic}))
+    assert found["fedavg_rounds"] == pytest.approx(1946 / (2 * 936))
 
 
 def test_costs_per_client_with_warm_up_booked(lab: Lab, page: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -119,8 +120,12 @@ def test_a_long_change_names_what_both_have_and_counts_the_rest() -> None:
 def test_the_table_gives_paired_differences_to_the_base(lab: Lab) -> None:
     report = write_report(_variants(lab), figures=False)
     rows = _cells(report.rendered["ablations"])
-    assert rows["distilling"] == ["–", "51.00 ± 1.00", "–"]
-    assert rows["ours without entropy"] == ["entropy 1 → 0", "41.00 ± 1.00", "−10.00 ± 0.00"]
+    assert rows["distilling"] == ["–", "51.00 ± 1.00 (n = 3)", "–"]
+    assert rows["ours without entropy"] == [
+        "entropy 1 → 0",
+        "41.00 ± 1.00 (n = 3)",
+        "−10.00 ± 0.00",
+    ]
     frame = report.tables["ablations"].set_index("label")
     assert frame.loc["ours entropy 2", "difference"] == pytest.approx(0.1)
     assert frame.loc["ours entropy 2", "pairs"] == 3
@@ -238,6 +243,36 @@ def test_best_and_next_are_set_off_among_ablations(lab: Lab) -> None:
         "scale 1": (True, False),
         "scale 2": (False, True),
     }
+
+
+def test_a_warm_up_is_part_of_what_all_clients_upload(lab: Lab) -> None:
+    for clients in (10, 20):
+        lab.add("averaging", 0, up=2000, warmup_up=50_000, partition__clients=clients)
+    table = write_report(lab.plan(), figures=False).rendered["scaling"]
+    assert _cells(table)["averaging"][1] == "52.0 kB"
+
+
+def test_seeds_of_a_cell_are_counted_and_told_apart_in_every_table_of_accuracies(
+    lab: Lab, page: Callable[[Path, str], str]
+) -> None:
+    for seed in range(3):
+        plugin = "bbbb" if seed else "aaaa"
+        for clients in (10, 20):
+            where = {"partition__clients": clients, "code__plugin": plugin}
+            config = {**DEFAULT, "scale": 1}
+            lab.add("distilling", seed, 0.5 + seed / 10, method__config=config, **where)
+    for clients in (10, 20):
+        config = {**DEFAULT, "scale": 2}
+        where = {"partition__clients": clients, "label": "two"}
+        lab.add("distilling", 0, 0.55, method__config=config, **where)
+    report = write_report(lab.plan(), figures=False)
+    for name, at in (("scaling", 0), ("ablations", 1)):
+        rows = _cells(report.rendered[name])
+        assert rows["distilling"][at] == "60.00 ± 10.00† (n = 3)"
+        assert rows["two"][at] == "55.00 (n = 1)"
+        assert "The seeds of this cell differ in code" in page(lab.folder, f"{name}.tex")
+    # Over the one split that both have: not the difference of the two means.
+    assert _cells(report.rendered["ablations"])["two"][2] == "+5.00"
 
 
 # --- bytes by part -----------------------------------------------------------------------
@@ -394,4 +429,6 @@ def test_a_small_spread_is_printed_but_for_costs() -> None:
     assert cost_spread_of(summarize([1000.0, 2000.0]), size) == "707 B"
     assert figures_of(4161.4) == "4,161"
     assert figures_of(12.345) == "12.3"
+    assert figures_of(999.6) == "1,000"
+    assert figures_of(99.6, 2) == "100"
     assert figures_of(190.4, 2) == "190"

@@ -140,6 +140,13 @@ def test_judge_says_nothing_with_too_few_splits(splits: int) -> None:
     assert verdict.tied == frozenset()
 
 
+def test_judge_sets_nobody_off_who_is_better_on_every_shared_split() -> None:
+    # The other splits of the first are easy: its mean is higher, and it loses wherever both ran.
+    first = {0: 0.50, 1: 0.51, 2: 0.52, 3: 0.90, 4: 0.91}
+    verdict = judge({"first": first, "better": {0: 0.60, 1: 0.611, 2: 0.62}})
+    assert (verdict.best, verdict.tied, verdict.second) == ("first", {"first", "better"}, None)
+
+
 def test_judge_of_nothing() -> None:
     assert judge({}).best is None
     assert judge({"alone": {0: 0.5, 1: 0.6, 2: 0.7}}).tied == {"alone"}
