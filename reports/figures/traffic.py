@@ -225,7 +225,8 @@ def traffic(grid: Grid, most: int) -> Iterator[Traffic]:
     made = []
     for scenario in grid.scenarios:
         found = tuple(points(grid, scenario))
-        if sum(point.megabytes > 0 for point in found) > 1:
+        # References compete with nobody: one method among them has no front to be on.
+        if sum(point.megabytes > 0 and not point.reference for point in found) > 1:
             made.append((", ".join(grid.axes.header(scenario)), found))
     for ending, chosen in pages(made, most):
         yield Traffic(chosen, tuple(grid.figure_labels().values()), f"accuracy_by_bytes{ending}")

@@ -13,6 +13,7 @@ from reports.figures.classes import Confusion, PerClass
 from reports.figures.lines import histories
 from reports.figures.ranks import CriticalDifference
 from reports.figures.style import legend_below, panels, paper, rendered
+from reports.figures.traffic import traffic
 from reports.grid import build_grid
 from reports.load import load
 
@@ -93,3 +94,15 @@ def _room(figure: Figure) -> float:
     drawn = Bbox.union([figure.get_tightbbox(), *boxes])
     width, height = figure.get_size_inches()
     return float(min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1))
+
+
+def test_one_method_beside_references_has_no_front(lab: Lab) -> None:
+    lab.add("averaging", 0, 0.5)
+    lab.add("everything", 0, 0.9)
+    lab.plan()
+    assert not list(traffic(build_grid(load(lab.folder)), 6))
+    lab.add("distilling", 0, 0.6)
+    lab.plan()
+    assert [figure.name for figure in traffic(build_grid(load(lab.folder)), 6)] == [
+        "accuracy_by_bytes"
+    ]
