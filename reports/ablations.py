@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports.axes import UNSET, plain_text
 from reports.formats import percent_parts
-from reports.grid import Grid, RowKey, Split
+from reports.grid import Grid, RowKey
 from reports.row_marks import row_flags
 from reports.scores import cell_facts, cell_flag, marks, problems, verdicts
 from reports.statistics import Verdict, holm, paired_t, shared_differences, summarize
@@ -189,14 +189,16 @@ def _cells(
     found = summarize(apart)
     spread = "" if found.sd is None else f"{100 * found.sd:.2f}"
     # Over shared splits: where the row has others too, the difference isn't one of the means.
-    over = "" if found.n == score.n else f" ({found.n} shared)"
+    base = grid.cells[ablation.base, scenario].values("accuracy")
+    every = cell.values("accuracy").keys() <= base.keys()
+    over = "" if every else f" ({found.n} shared)"
     return [main, Cell(f"{100 * found.mean:+.2f}".replace("-", "−"), spread, flag=over)]
 
 
 def _apart(
     grid: Grid, ablation: Ablation, row: RowKey, scenario: tuple[str, ...]
-) -> dict[Split, float]:
-    """Return the differences to the base over shared splits; none unless both are complete."""
+) -> dict[str, float]:
+    """Return the differences to the base by shared split; none unless both are complete."""
     cells = [grid.cells.get((one, scenario)) for one in (row, ablation.base)]
     complete = [cell for cell in cells if cell is not None and cell.summary("accuracy")]
     if len(complete) < 2:

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from reports.formats import probability
-from reports.grid import Grid, Split
+from reports.grid import Grid
 from reports.row_marks import round_signs
 from reports.scores import problems
 from reports.statistics import (
     LEVEL,
+    Split,
     holm,
     least_signed_rank_p,
     paired_t,
@@ -137,7 +138,7 @@ def best_table(grid: Grid) -> Table | None:
     """Return every method's difference to the best of its scenario; ``None`` without pairs.
 
     Rows are scenario after scenario, differences in percentage points over shared splits. Holm's
-    correction is over all pairs of the scenario, not only those with the best.
+    correction is over all pairs of the scenario, as it is for what is bold.
     """
     rows = []
     groups = {row.label: row.group for row in grid.rows}

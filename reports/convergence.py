@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reports.axes import plain_text
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 
@@ -15,6 +16,8 @@ GAIN = 0.01
 """Share of test samples above which a gain says that the budget was too small."""
 
 _BUDGET = ("budget.generator_steps", "budget.generated_images", "budget.distilled_images")
+_PASSIVE = ("budget.history_points", "measure.")
+"""Settings, or how they begin, that say what is watched and change no accuracy."""
 
 Place = tuple[RowKey, tuple[str, ...]]
 
@@ -22,7 +25,7 @@ Place = tuple[RowKey, tuple[str, ...]]
 def unconverged(grid: Grid) -> Mapping[Place, float]:
     """Return the cells whose method gains over a point at twice the budget, with the gain.
 
-    Compared are cells of one row whose scenarios are equal but for the budget, all three parts of
+    Compared are cells of one row whose settings are equal but for the budget, all three parts of
     it doubled, over the splits that both were run on.
 
     Returns
@@ -31,13 +34,11 @@ def unconverged(grid: Grid) -> Mapping[Place, float]:
         Mean gain of each such cell, a share in (:data:`GAIN`, 1].
     """
     alike: dict[tuple[RowKey, tuple[str, ...]], list[tuple[tuple[int, ...], Place]]] = {}
+    fields = (*grid.axes.shown, *grid.axes.implied)
+    others = [field for field in fields if not field.startswith((*_BUDGET, *_PASSIVE))]
     for place, cell in grid.cells.items():
-        row, scenario = place
-        rest = tuple(
-            value
-            for field, value in zip(grid.axes.shown, scenario, strict=True)
-            if field not in _BUDGET
-        )
+        row, _ = place
+        rest = tuple(plain_text(cell.runs[0].get(field)) for field in others)
         budget = _budget(cell)
         if budget is not None and not row.reference:
             alike.setdefault((row, rest), []).append((budget, place))

@@ -12,10 +12,7 @@ from typing import Any
 
 from reports.axes import UNSET, Axes, find_axes, plain_text, sort_keys
 from reports.load import DONE, JUDGED_ON, Results, shown_runs
-from reports.statistics import Summary, summarize
-
-Split = tuple[str, str]
-"""Split seed and seed: what paired differences are paired by."""
+from reports.statistics import Split, Summary, summarize
 
 REFERENCES = "references"
 """Heading of the reference rows, which may see what no method may."""
@@ -93,7 +90,7 @@ class GridCell:
         done = [run for run in self.runs if run["shown"] == DONE]
         found = []
         for name, columns in _PROVENANCE.items():
-            if len({tuple(_provenance(run, column) for column in columns) for run in done}) > 1:
+            if len({tuple(made_by(run, column) for column in columns) for run in done}) > 1:
                 found.append(name)
         return tuple(found)
 
@@ -113,7 +110,8 @@ def _split(run: Mapping[str, Any]) -> Split:
     return plain_text(run["split_seed"]), plain_text(run["seed"])
 
 
-def _provenance(run: Mapping[str, Any], column: str) -> str:
+def made_by(run: Mapping[str, Any], column: str) -> str:
+    """Return a column of a run's provenance as text that is the same for equal makers."""
     text = plain_text(run.get(column))
     if column != "hardware" or not text.startswith("{"):
         return text

@@ -13,13 +13,14 @@ from reports.costs import AVERAGING_ROUNDS
 from reports.formats import count, probability
 from reports.generation import generation_notes
 from reports.generators import class_notes
-from reports.grid import Grid, Split, for_tables
+from reports.grid import Grid, for_tables
 from reports.load import DONE, NOT_RUN, Results, shown_runs
 from reports.measures import GRANTED
 from reports.parts import unequal_forms
-from reports.row_marks import FLAG, round_notes, row_notes
+from reports.provenance import mixed_cells, provenance_notes
+from reports.row_marks import round_notes, row_notes
 from reports.scores import verdicts
-from reports.statistics import LEAST_PAIRS, LEVEL, least_signed_rank_p
+from reports.statistics import LEAST_PAIRS, LEVEL, Split, least_signed_rank_p
 
 SELECTION_RULES: Mapping[str, str] = {
     "last": "that of the final model, never the best one on the way",
@@ -53,7 +54,7 @@ def notes(results: Results, grid: Grid) -> list[str]:
         found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
         found += _spent(done)
         found += [*generation_notes(grid), *class_notes(grid)]
-    found += _provenance(grid)
+    found += provenance_notes(grid)
     found += convergence_notes(grid)
     found += _left_out(results)
     found += _bytes_differ(grid)
@@ -91,7 +92,7 @@ def footnotes(name: str, grid: Grid) -> list[str]:
     if name in ("accuracy", "scaling", "widths", "ablations", "generation"):
         said += _marks(grid)
     if name in ("scaling", "widths", "ablations"):
-        said += [*_mixed_cells(grid), *row_notes(grid)]
+        said += [*mixed_cells(grid), *row_notes(grid)]
     if name == "generation":
         said += generation_notes(grid)
     if name in ("against_best", "tuning"):
@@ -99,7 +100,7 @@ def footnotes(name: str, grid: Grid) -> list[str]:
     if name == "communication":
         said += _averaging_rounds([run for cell in grid.cells.values() for run in cell.runs])
     if name == "accuracy":
-        said += [*_provenance(grid), *convergence_notes(grid)]
+        said += [*provenance_notes(grid), *convergence_notes(grid)]
     return said
 
 
@@ -190,7 +191,19 @@ def _spread(grid: Grid) -> str:
     if counts == [1]:
         return "One seed: no spread can be given."
     shown = " or ".join(map(str, counts))
-    return f"Mean ± standard deviation (ddof 1) over n = {shown} seeds; no mean over survivors."
+    said = f"Mean ± standard deviation (ddof 1) over n = {shown} seeds; no mean over survivors."
+    return f"{said} {_SHARED_SPLITS}" if _splits_shared(grid) else said
+
+
+_SHARED_SPLITS = (
+    "Some seeds have one split: in tests and intervals of differences they count once, by their "
+    "mean; the spread beside a mean is over seeds."
+)
+
+
+def _splits_shared(grid: Grid) -> bool:
+    found = [cell.values("accuracy").keys() for cell in grid.cells.values() if cell.complete]
+    return any(len({split for split, _ in keys}) < len(keys) for keys in found)
 
 
 def _marks(grid: Grid) -> list[str]:
@@ -202,7 +215,8 @@ def _marks(grid: Grid) -> list[str]:
     if tested:
         said.append(
             "Bold (* on a terminal): every method that can't be told from the best (paired t tests "
-            f"over shared splits, Holm-corrected, level {LEVEL:g}); underlined: the next."
+            f"over shared splits, Holm-corrected over all pairs, level {LEVEL:g}); underlined: the "
+            "next."
         )
     if len(tested) < len(judged):
         said.append(
@@ -282,23 +296,6 @@ def _bytes_differ(grid: Grid) -> list[str]:
     return [f"Bytes on the wire that are not those of the closed form: {', '.join(sorted(found))}."]
 
 
-def _mixed_cells(grid: Grid) -> list[str]:
-    mixed = sorted({name for cell in grid.cells.values() for name in cell.mixed})
-    return [f"{FLAG} The seeds of this cell differ in {', '.join(mixed)}."] if mixed else []
-
-
-def _provenance(grid: Grid) -> list[str]:
-    said = [*_mixed_cells(grid), *row_notes(grid)]
-    for scenario in grid.scenarios:
-        place = ", ".join(grid.axes.header(scenario)) or "this table"
-        for column, what in _SHARED.items():
-            if len(sides := _sides(grid, scenario, column)) > 1:
-                text = "; ".join(f"{', '.join(rows)}: {key[:8]}" for key, rows in sides.items())
-                said.append(f"Rows of {place} saw different {what}, don't compare them ({text}).")
-                break
-    return said
-
-
 def reasons(grid: Grid) -> list[str]:
     """Return one sentence for each way in which runs did not end well, with the places."""
     places: dict[tuple[str, str, str], list[str]] = {}
@@ -329,16 +326,3 @@ def _seed(run: Mapping[str, Any]) -> str:
 
 def _split(run: Mapping[str, Any]) -> Split:
     return str(run["split_seed"]), str(run["seed"])
-
-
-_SHARED = {"dataset_fingerprint": "data", "split_id": "splits"}
-"""What all rows of a scenario must have in common, seed by seed; data first: splits follow it."""
-
-
-def _sides(grid: Grid, scenario: tuple[str, ...], column: str) -> dict[str, list[str]]:
-    """Return rows by what they have in a column, of the first seed where they have it unequal."""
-    seeds: dict[Split, dict[str, list[str]]] = {}
-    for row, cell in grid.column(scenario):
-        for split, text in cell.texts(column).items():
-            seeds.setdefault(split, {}).setdefault(text, []).append(row.label)
-    return next((sides for sides in seeds.values() if len(sides) > 1), {})

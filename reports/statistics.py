@@ -6,10 +6,10 @@ report without tests stays quick.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 LEVEL = 0.05
 """Two-sided significance level of every test in a report."""
@@ -17,7 +17,8 @@ LEVEL = 0.05
 LEAST_PAIRS = 3
 """Shared splits below which no method is told from another."""
 
-Key = TypeVar("Key")
+Split = tuple[str, str]
+"""Split seed and seed: what paired differences are paired by."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def shared_differences(first: Mapping[Key, float], second: Mapping[Key, float]) -> dict[Key, float]:
-    """Return ``first - second`` on the splits that both have."""
-    return {key: value - second[key] for key, value in first.items() if key in second}
+def shared_differences(
+    first: Mapping[Split, float], second: Mapping[Split, float]
+) -> dict[str, float]:
+    """Return ``first - second`` by split seed, on the splits that both have.
+
+    Seeds on one split share its clients' data: they are one observation of how two methods differ
+    over splits, the mean of their differences.
+    """
+    found: dict[str, list[float]] = {}
+    for (split, seed), value in first.items():
+        if (split, seed) in second:
+            found.setdefault(split, []).append(value - second[split, seed])
+    return {split: math.fsum(each) / len(each) for split, each in found.items()}
 
 
 @dataclass(frozen=True)
@@ -158,17 +169,18 @@ class Verdict:
     pairs: int
 
 
-def judge(values: Mapping[str, Mapping[Key, float]], level: float = LEVEL) -> Verdict:
+def judge(values: Mapping[str, Mapping[Split, float]], level: float = LEVEL) -> Verdict:
     """Say who is best and who can't be told from it.
 
-    The rule: paired Student-t tests of the best against each other method over the splits
-    that they share, Holm-corrected; a method whose corrected p is at least ``level`` can't
-    be told from the best, nor can one that has more over the splits they share (the best has more
-    over its own). With fewer than :data:`LEAST_PAIRS` shared splits nothing is said.
+    The rule: paired Student-t tests over the splits that two methods share, Holm-corrected over
+    all pairs (who is best is itself chosen by looking at all); a method whose corrected p is at
+    least ``level`` can't be told from the best, nor can one that has more over the splits they
+    share (the best has more over its own). With fewer than :data:`LEAST_PAIRS` shared splits
+    nothing is said.
 
     Parameters
     ----------
-    values : mapping of str to (mapping of split to float)
+    values : mapping of str to (mapping of (split seed, seed) to float)
         Score by method and split, higher is better.
     level : float
         Significance level.
@@ -180,11 +192,24 @@ def judge(values: Mapping[str, Mapping[Key, float]], level: float = LEVEL) -> Ve
     order = sorted(means, key=lambda name: (-means[name], name))
     best, others = order[0], order[1:]
     shared = {name: shared_differences(values[best], values[name]) for name in others}
-    pairs = min([len(values[best]), *(len(differences) for differences in shared.values())])
+    splits = {split for split, _ in filled[best]}
+    pairs = min([len(splits), *(len(differences) for differences in shared.values())])
     if pairs < LEAST_PAIRS:
         return Verdict(best, frozenset(), others[0] if others else None, pairs)
-    corrected = holm([paired_t(list(shared[name].values())) for name in others])
-    worse = {name for name, p in zip(others, corrected, strict=True) if p < level}
+    corrected = _paired_tests(filled, order)
+    worse = {name for name in others if corrected[best, name] < level}
     tied = {best} | {name for name in others if name not in worse or sum(shared[name].values()) < 0}
     rest = [name for name in others if name not in tied]
     return Verdict(best, frozenset(tied), rest[0] if rest else None, pairs)
+
+
+def _paired_tests(
+    values: Mapping[str, Mapping[Split, float]], order: Sequence[str]
+) -> dict[tuple[str, str], float]:
+    """Return Holm-corrected p values of all pairs that share two splits at least, in ``order``."""
+    found = {}
+    for first, second in itertools.combinations(order, 2):
+        differences = list(shared_differences(values[first], values[second]).values())
+        if len(differences) > 1:
+            found[first, second] = paired_t(differences)
+    return dict(zip(found, holm(list(found.values())), strict=True))

@@ -11,9 +11,9 @@ import yaml
 
 from reports.axes import plain_text
 from reports.formats import percent, percent_parts
-from reports.grid import Grid, GridCell, RowKey, Split
+from reports.grid import Grid, GridCell, RowKey
 from reports.row_marks import round_signs
-from reports.statistics import Summary, summarize
+from reports.statistics import Split, Summary, summarize
 from reports.table import Cell, Row, Table
 
 CHOSEN = "chosen.yaml"

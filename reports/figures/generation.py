@@ -19,7 +19,9 @@ from reports.grid import Grid
 from reports.load import DONE
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 _RATIOS = {RATIO: "Fréchet distance ÷ real", OLD_RATIO: "Fréchet distance ÷ all real"}
 _SCORES = (
@@ -86,20 +88,16 @@ class Scores:
         axes = figure.subplots(1, len(self.panels), squeeze=False)[0]
         for axis, (label, logarithmic, panel) in zip(axes, self.panels, strict=True):
             at = np.arange(len(panel))[::-1]
-            axis.barh(
-                at,
-                [bar.value for bar in panel],
-                xerr=error_bars([bar.spread for bar in panel]),
-                color=[look(bar.place, bar.reference).color for bar in panel],
-                height=0.62,
-                error_kw={"elinewidth": 0.7, "capsize": 1.5},
-            )
+            draw = _draw_points if logarithmic else _draw_bars
+            draw(axis, at, panel)
             axis.set_yticks(at, [bar.label for bar in panel] if axis is axes[0] else [])
+            axis.set_ylim(-0.6, len(panel) - 0.4)
             axis.set_xlabel(label)
             axis.grid(axis="y", visible=False)
             if logarithmic:
                 axis.set_xscale("log")
                 axis.set_xlim(left=0.8 * min(1.0, *(bar.value for bar in panel)))
+                axis.set_xlim(right=1.3 * max(bar.value + bar.spread for bar in panel))
                 if label == _RATIOS[RATIO]:  # 1 is as good as real
                     axis.axvline(1, color="0.5", linewidth=0.7, linestyle="--")
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -107,6 +105,32 @@ class Scores:
         title = f"judged by {self.extractor}"
         figure.suptitle(f"{self.heading}, {title}" if self.heading else title, fontsize=7.5)
         return figure
+
+
+def _draw_bars(axis: Axes, at: NDArray[np.int_], panel: Sequence[Bar]) -> None:
+    axis.barh(
+        at,
+        [bar.value for bar in panel],
+        xerr=error_bars([bar.spread for bar in panel]),
+        color=[look(bar.place, bar.reference).color for bar in panel],
+        height=0.62,
+        error_kw={"elinewidth": 0.7, "capsize": 1.5},
+    )
+
+
+def _draw_points(axis: Axes, at: NDArray[np.int_], panel: Sequence[Bar]) -> None:
+    """Draw points: on a logarithmic axis the length of a bar is that of where it was cut off."""
+    for place, bar in zip(at, panel, strict=True):
+        axis.errorbar(
+            bar.value,
+            place,
+            xerr=error_bars([bar.spread]),
+            fmt="o",
+            markersize=4,
+            color=look(bar.place, bar.reference).color,
+            elinewidth=0.7,
+            capsize=1.5,
+        )
 
 
 def generation_scores(grid: Grid) -> Iterator[Scores]:

@@ -65,6 +65,14 @@ def test_only_what_is_alike_and_doubled_in_all_parts_is_compared(lab: Lab) -> No
     assert gains(lab) == {}, "references have no budget"
 
 
+def test_what_differs_with_the_budget_is_not_the_budgets(lab: Lab) -> None:
+    for factor, precision in ((1, "fp32"), (2, "bf16")):
+        names = ("generator_steps", "generated_images", "distilled_images")
+        budget = {f"budget__{name}": 100 * factor for name in names}
+        lab.add("distilling", 0, 0.3 * factor, compute__precision=precision, **budget)
+    assert gains(lab) == {}, "precision follows from the budget here, and moves numbers, too"
+
+
 def test_seeds_that_both_have_are_compared(lab: Lab) -> None:
     add(lab, "distilling", 1, 0.50, 0.90)
     add(lab, "distilling", 2, 0.52)

@@ -26,6 +26,12 @@ from reports.statistics import (
     summarize,
 )
 
+
+def splits(*values: float) -> dict[tuple[str, str], float]:
+    """Return values by split, one seed a split."""
+    return {(str(number), str(number)): value for number, value in enumerate(values)}
+
+
 VALUES = st.lists(
     st.floats(-1, 1, allow_nan=False).map(lambda value: round(value, 3)), min_size=2, max_size=9
 )
@@ -94,7 +100,18 @@ def test_holm_never_lowers_and_keeps_order(p_values: list[float]) -> None:
 
 
 def test_differences_are_taken_on_shared_splits_alone() -> None:
-    assert shared_differences({"a": 3.0, "b": 2.0}, {"b": 0.5, "c": 9.0}) == {"b": 1.5}
+    first, second = {("0", "0"): 3.0, ("1", "1"): 2.0}, {("1", "1"): 0.5, ("2", "2"): 9.0}
+    assert shared_differences(first, second) == {"1": 1.5}
+
+
+def test_seeds_on_one_split_are_one_observation() -> None:
+    first = {("0", "0"): 0.5, ("0", "1"): 0.7, ("4", "0"): 0.9}
+    second = {("0", "0"): 0.4, ("0", "1"): 0.2, ("4", "0"): 0.8}
+    found = shared_differences(first, second)
+    assert found == {"0": pytest.approx(0.3), "4": pytest.approx(0.1)}
+    same_split = {("0", str(seed)): 0.9 - seed / 100 for seed in range(5)}
+    verdict = judge({"a": same_split, "b": dict.fromkeys(same_split, 0.1)})
+    assert (verdict.pairs, verdict.tied) == (1, frozenset())
 
 
 @given(
@@ -111,9 +128,9 @@ def test_signed_rank_of_accuracies_is_that_of_their_counts(
 def test_judge_ties_and_tells_apart() -> None:
     verdict = judge(
         {
-            "good": {0: 0.90, 1: 0.93, 2: 0.88},
-            "as good": {0: 0.91, 1: 0.91, 2: 0.88},
-            "bad": {0: 0.50, 1: 0.53, 2: 0.49},
+            "good": splits(0.90, 0.93, 0.88),
+            "as good": splits(0.91, 0.91, 0.88),
+            "bad": splits(0.50, 0.53, 0.49),
         }
     )
     assert verdict.best == "good"
@@ -122,7 +139,7 @@ def test_judge_ties_and_tells_apart() -> None:
 
 
 def test_judge_corrects_for_the_number_of_comparisons() -> None:
-    behind = {0: 0.05, 1: 0.06, 2: 0.09}
+    behind = splits(0.05, 0.06, 0.09)
     best = dict.fromkeys(behind, 0.9)
     worse = {split: best[split] - by for split, by in behind.items()}
     # One comparison alone would tell them apart; of two, Holm asks for half as large a p.
@@ -131,25 +148,23 @@ def test_judge_corrects_for_the_number_of_comparisons() -> None:
     assert judge({"a": best, "b": worse, "c": worse}).tied == {"a", "b", "c"}
 
 
-@pytest.mark.parametrize("splits", [1, 2])
-def test_judge_says_nothing_with_too_few_splits(splits: int) -> None:
-    verdict = judge(
-        {"a": dict.fromkeys(range(splits), 0.9), "b": dict.fromkeys(range(splits), 0.1)}
-    )
+@pytest.mark.parametrize("count", [1, 2])
+def test_judge_says_nothing_with_too_few_splits(count: int) -> None:
+    verdict = judge({"a": splits(*[0.9] * count), "b": splits(*[0.1] * count)})
     assert verdict.best == "a"
     assert verdict.tied == frozenset()
 
 
 def test_judge_sets_nobody_off_who_is_better_on_every_shared_split() -> None:
     # The other splits of the first are easy: its mean is higher, and it loses wherever both ran.
-    first = {0: 0.50, 1: 0.51, 2: 0.52, 3: 0.90, 4: 0.91}
-    verdict = judge({"first": first, "better": {0: 0.60, 1: 0.611, 2: 0.62}})
+    first = splits(0.50, 0.51, 0.52, 0.90, 0.91)
+    verdict = judge({"first": first, "better": splits(0.60, 0.611, 0.62)})
     assert (verdict.best, verdict.tied, verdict.second) == ("first", {"first", "better"}, None)
 
 
 def test_judge_of_nothing() -> None:
     assert judge({}).best is None
-    assert judge({"alone": {0: 0.5, 1: 0.6, 2: 0.7}}).tied == {"alone"}
+    assert judge({"alone": splits(0.5, 0.6, 0.7)}).tied == {"alone"}
 
 
 def test_friedman_and_nemenyi_on_demsars_numbers() -> None:
@@ -244,6 +259,23 @@ def _status_of(dataset: str) -> Status:
     return Status.FAILED if dataset == "mnist" else Status.DONE
 
 
+def test_what_is_bold_is_what_the_table_of_differences_cannot_tell_apart(lab: Lab) -> None:
+    """One Holm correction serves both: over three methods it asks for a third of the level."""
+    behind = {"averaging": (0.0, 0.0, 0.0), "distilling": (0.050, 0.052, 0.066)}
+    behind["counting"] = (0.05, 0.07, 0.06)
+    for method, lags in behind.items():
+        for seed, lag in enumerate(lags):
+            lab.add(method, seed, 0.9 - lag)
+    report = write_report(lab.plan(), figures=False)
+    at = [column[-1] for column in report.rendered["against_best"].columns].index("p, t, Holm")
+    told = {
+        row.label: float(row.cells[at].text) < 0.05 for row in report.rendered["against_best"].rows
+    }
+    bold = {row.label: row.cells[0].best for row in report.rendered["accuracy"].rows}
+    assert told == {label: not bold[label] for label in told}
+    assert set(told.values()) == {True}
+
+
 def test_every_method_stands_against_the_best(lab: Lab) -> None:
     for seed in range(3):
         lab.add("averaging", seed, 0.5 + seed / 100)
@@ -259,3 +291,14 @@ def test_one_dataset_gives_no_ranks_and_says_why(lab: Lab) -> None:
     lab.add("averaging", 0, 0.5)
     ranks = rank_methods(build_grid(load(lab.plan())))
     assert ranks == "No ranks: 1 methods complete on 1 datasets; Friedman's test needs 3 of both."
+
+
+def test_seeds_of_one_split_are_counted_once_and_the_notes_say_so(lab: Lab) -> None:
+    for seed in range(3):
+        for method, accuracy in (("averaging", 0.5), ("distilling", 0.6 + seed / 100)):
+            lab.add(method, seed, accuracy, split_seed=0)
+    report = write_report(lab.plan(), figures=False)
+    [row] = report.rendered["against_best"].rows
+    assert [cell.text for cell in row.cells][1:3] == ["-11.00", "1"]
+    assert any("Some seeds have one split" in note for note in report.notes)
+    assert any(note.startswith("With fewer than 3 shared splits") for note in report.notes)
