@@ -16,7 +16,7 @@ from benchmark.cli.flags import experiment_of
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "results" / "reference"
-PAGES = ("README.md", "reports/FINDINGS.md")
+PAGES = ("README.md", "reports/FINDINGS.md", "reports/EVIDENCE.md")
 ROWS = {
     "Mosaic": "mosaic",
     "DENSE": "dense",
