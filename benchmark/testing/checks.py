@@ -122,6 +122,13 @@ def declares_what_it_uploads(bench: Bench) -> None:
     second.completed()
 
 
+def describes_what_it_caches(bench: Bench) -> None:
+    """Name every parameter that ``client.cached`` keeps something of in its description."""
+    second = bench.second
+    _require_none(second.watch.shared)
+    second.completed()
+
+
 def leaves_its_inputs_alone(bench: Bench) -> None:
     """Change neither a client's data nor the shared local models."""
     second = bench.second
@@ -186,6 +193,7 @@ CHECKS: tuple[Check, ...] = (
     ignores_batch_mates,
     sees_only_what_it_may,
     declares_what_it_uploads,
+    describes_what_it_caches,
     leaves_its_inputs_alone,
     counts_what_crosses,
     survives_tiny_clients,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmark.contract import Broadcast, Client, GlobalModel, Method, Reference, Upload
+from benchmark.testing.caching import undescribed
 from benchmark.testing.declared import undeclared
 from benchmark.testing.opened import noting_opened_data
 from benchmark.testing.reach import Secret, reachable_tensors
@@ -40,6 +41,8 @@ class Watch:
     """A client's data that its update changed."""
     undeclared: list[str] = field(default_factory=list)
     """What uploads tell of labels, and the method does not say that it uses."""
+    shared: list[str] = field(default_factory=list)
+    """Parameters that what a client keeps depends on, and its description doesn't name."""
     sent: dict[tuple[str, int, int], dict[str, int]] = field(default_factory=dict)
     """Bytes of every part by way, round and client."""
 
@@ -70,7 +73,7 @@ class Watch:
             secrets = ((test, "reaches the test set"), (others, "reaches others' data"))
             look(who, (client, broadcast), *secrets)
             images, labels = client.images.clone(), client.labels.clone()
-            with opening(who):
+            with opening(who), self._caching(method, client):
                 upload = original_update(client, broadcast)
             # A local model that is trained later would be trained on them.
             if not (torch.equal(images, client.images) and torch.equal(labels, client.labels)):
@@ -101,3 +104,21 @@ class Watch:
         original_server = getattr(method, server_name)
         method.client_update = client_update  # type: ignore[method-assign]
         setattr(method, server_name, server_update)
+
+    @contextmanager
+    def _caching(self, method: Method[Any], client: Client) -> Iterator[None]:
+        """Note what a client makes by parameters that it doesn't describe."""
+
+        def note(kind: str, name: str) -> None:
+            said = (
+                f"client {client.info.index}: '{kind}' is made by parameter '{name}', which its "
+                "description for client.cached doesn't name: runs with another one would share it"
+            )
+            if said not in self.shared:
+                self.shared.append(said)
+
+        client.cached = undescribed(method, client.cached, note)  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            del client.cached  # the class's own again

@@ -22,6 +22,7 @@ from benchmark.testing import bench as bench_module
 from benchmark.testing.checks import (
     Check,
     declares_what_it_uploads,
+    describes_what_it_caches,
     leaves_global_chance_alone,
     leaves_its_inputs_alone,
     repeats_bit_for_bit,
@@ -127,6 +128,18 @@ def teller(what: str) -> str:
     return SMUGGLER.replace('{"all": client.images}', f'{{"all": {what}}}')
 
 
+KEEPER = plugin_lab.SOURCE.replace(
+    '        return Upload({"model": client.local_model().state_dict()})\n',
+    """        def make():
+            state = client.local_model().state_dict()
+            return {name: value * self.config.scale for name, value in state.items()}, {}
+
+        state, _ = client.cached("scaled", {}, make)
+        return Upload({"model": state})
+""",
+)
+"""Keeps models scaled by a parameter that it doesn't describe."""
+
 PEEKERS = (
     "datasets.load('digits', image_size=32).test",
     "importlib.import_module('sklearn.datasets').load_digits()",
@@ -152,6 +165,7 @@ def peeker(how: str) -> str:
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
         (GAMBLER, leaves_global_chance_alone, "uses the global RNG of torch"),
         (LOADED_DIE, leaves_global_chance_alone, "uses the global RNG of Python"),
+        (KEEPER, describes_what_it_caches, "'scaled' is made by parameter 'scale', which"),
         (MEDDLER, leaves_its_inputs_alone, "images or labels were changed"),
     ],
 )
@@ -164,6 +178,15 @@ def test_the_contract_suite_finds_what_it_breaks(
     runs_and_classifies(bench)  # as in the suite: no check is blinded by one before it
     with pytest.raises(AssertionError, match=says):
         check(bench)
+
+
+@pytest.mark.parametrize("told", ['"scale": self.config.scale', '"factors": [self.config.scale]'])
+def test_what_is_described_by_name_or_value_may_be_kept(
+    told: str, site: Path, tmp_path: Path
+) -> None:
+    plugin_lab.install(site, KEEPER.replace('"scaled", {}', f'"scaled", {{{told}}}'))
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    describes_what_it_caches(bench)
 
 
 def test_the_streams_of_gpus_are_chance_too(monkeypatch: pytest.MonkeyPatch) -> None:
