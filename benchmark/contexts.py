@@ -190,11 +190,12 @@ class Client(Protocol):
         kind : str
             What it is, in small letters, such as ``"generator"``.
         description : mapping of str to JSON value
-            Everything that determines it beside this client's data, start, local training,
-            seed, round, precision and library versions, which are added here; the method's
-            code, too, so that an edit makes it anew. A ``"version"`` (or ``"code"``) in it
-            stands for the code instead: methods that give the same share what they make, and
-            whoever edits them has to raise it.
+            What tells several artefacts of a kind apart. Added here are this client's data,
+            start, local training, seed, round, precision and library versions; and the method's
+            code and configuration, the budget and the round's broadcast. A ``"version"`` (or
+            ``"code"``) in it stands for these four instead: methods and configurations that
+            describe the same share what they make, so all that it depends on has to be
+            described, and whoever edits the code has to raise it.
         make : callable
             Returns tensors by name, and small JSON values about them. Its seconds are booked
             as the client's work each time, as they were measured when it was made.
@@ -206,7 +207,11 @@ class Client(Protocol):
         """
 
     def generator(self, purpose: str) -> torch.Generator:
-        """Return this client's random stream for a purpose and the current round."""
+        """Return this client's random stream for a purpose and the current round.
+
+        The same purpose begins the same stream at each call, and for every method: ask once,
+        before a loop, and leave ``"train"`` and ``"warm-up"`` to the local training.
+        """
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which forward passes run at the run's precision."""
@@ -292,7 +297,10 @@ class Server(Protocol):
         """
 
     def generator(self, purpose: str) -> torch.Generator:
-        """Return this method's random stream for a purpose and the current round."""
+        """Return this method's random stream for a purpose and the current round.
+
+        The same purpose begins the same stream at each call: ask once, before a loop.
+        """
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which forward passes run at the run's precision."""

@@ -202,6 +202,7 @@ def _update(
     method: Method[Any], client: LocalClient, arrived: Broadcast, result: ProtocolResult
 ) -> Upload:
     index = client.info.index
+    client.config, client.arrived = method.config.model_dump(mode="json"), arrived
     before = client.cost_snapshot()
     began, cached = time.perf_counter(), client.cost.cached_seconds
     try:

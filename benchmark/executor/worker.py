@@ -131,10 +131,12 @@ def _compute(target: str, payload: str, events: EventSender) -> dict[str, Any]:
         result = json.loads(json.dumps(result))
     except UserError as error:
         reason = _one_line(error, named=False)
-        return {"status": Status.FAILED, "reason": reason, "user_error": True}
+        detail = traceback.format_exc()  # a plugin's line may be what led to it
+        return {"status": Status.FAILED, "reason": reason, "detail": detail, "user_error": True}
     except DivergedError as error:
         reason = _one_line(error, named=False)
-        return {"status": Status.DIVERGED, "reason": reason, "step": error.step}
+        detail = traceback.format_exc()
+        return {"status": Status.DIVERGED, "reason": reason, "detail": detail, "step": error.step}
     except KeyboardInterrupt:
         return {"status": Status.INTERRUPTED, "reason": "interrupted"}
     except SystemExit as error:

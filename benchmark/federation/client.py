@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.contract import ClientInfo, Loss, Made, Task
+from benchmark.contract import Broadcast, ClientInfo, Loss, Made, Task
 from benchmark.events import Events
 from benchmark.federation.data import Samples
 from benchmark.federation.slicing import empty_model, index_sets, slice_state
@@ -82,6 +82,9 @@ class LocalClient:
     ----------
     budget : BudgetSpec
         What the profile grants; set by the protocol.
+    config : dict
+        The method's configuration, and ``arrived``, the round's broadcast: set by the protocol,
+        for the keys of what is made.
     reports : dict of (int, int) to (dict of str to float)
         Reported losses by round and step.
     flops : FlopMeter
@@ -115,6 +118,8 @@ class LocalClient:
         self.cost = Cost()
         self._made: dict[tuple[str, str], Entry] = {}
         self.budget = BudgetSpec()
+        self.config: Mapping[str, Any] = {}
+        self.arrived = Broadcast()
         self.flops = FlopMeter()
         self.patient = True
         self.reports: dict[tuple[int, int], dict[str, float]] = {}
@@ -249,7 +254,7 @@ class LocalClient:
             made_now = True
             began, cached = time.perf_counter(), self.cost.cached_seconds
             before = self.flops.total
-            tensors, values = make()
+            tensors, values = _unpacked(make(), kind)
             # What was taken from the cache meanwhile is part of the price.
             seconds = time.perf_counter() - began + self.cost.cached_seconds - cached
             # Not "flops", where caches of earlier versions have what was estimated wrongly.
@@ -258,10 +263,17 @@ class LocalClient:
 
         key = {"of": self._description(), "round": self.round, "what": dict(description)}
         if not {"code", "version"} & description.keys():
-            key["code"] = self._code  # an edit of the method makes it anew
+            # Nobody can forget what it depends on: an edit of the method makes it anew, too.
+            key |= {"code": self._code, "config": dict(self.config), "arrived": self._arrived()}
+            key["budget"] = self.budget.canonical()
         entry = self._made_once(kind, key, timed)
         self._book(entry, made_now=made_now, flops=entry.info.get("operations"))
         return entry.load(), dict(entry.info["values"])
+
+    def _arrived(self) -> dict[str, Any]:
+        """Return what the round's broadcast holds, tensors as digests."""
+        parts = {name: state_digest(tensors) for name, tensors in self.arrived.parts.items()}
+        return {"values": dict(self.arrived.values), "parts": parts}
 
     def _made_once(
         self, kind: str, description: Mapping[str, Any], make: Callable[[], Made]
@@ -365,6 +377,16 @@ class LocalClient:
             "torch": torch.__version__,
             "version": RECIPE_VERSION,
         }
+
+
+def _unpacked(made: object, kind: str) -> Made:
+    """Return what ``make`` made, or say what it should have."""
+    if isinstance(made, tuple) and len(made) == 2 and all(isinstance(x, Mapping) for x in made):
+        return made
+    raise TypeError(
+        f"client.cached('{kind}'): make must return (tensors by name, JSON values), two mappings; "
+        f"it returned {type(made).__name__}"
+    )
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.contract import Method, MethodConfig, Source
+from benchmark.contract import Information, Method, MethodConfig, Source
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
@@ -98,8 +98,20 @@ def describe_class(cls: type[Method[Any]], where: str) -> dict[str, Any]:
         raise PluginError(f"method '{name}' ({where}) has no summary; set `summary = \"...\"`")
     if not (isinstance(cls.Config, type) and issubclass(cls.Config, MethodConfig)):
         raise PluginError(f"method '{name}' ({where}): Config must be a subclass of MethodConfig")
+    asked = _config_of(cls)
+    if asked is not None and not issubclass(cls.Config, asked):
+        raise PluginError(
+            f"method '{name}' ({where}) is a Method[{asked.__name__}] and has Config = "
+            f"{cls.Config.__name__}; set `Config = {asked.__name__}`"
+        )
     if isinstance(cls.deviations, str) or isinstance(cls.uses, str):
         raise PluginError(f"method '{name}' ({where}): deviations and uses hold several items")
+    for item in cls.uses:
+        if item not in {*Information}:
+            raise PluginError(
+                f"method '{name}' ({where}): 'uses' has {item!r}, which is not among Information: "
+                f"{', '.join(Information)}"
+            )
     if cls.source is not None and not isinstance(cls.source, Source):
         raise PluginError(f"method '{name}' ({where}): source must be a Source(title, year, link)")
     if inspect.isabstract(cls):
@@ -128,6 +140,15 @@ def describe_class(cls: type[Method[Any]], where: str) -> dict[str, Any]:
             _describe_field(key, field) for key, field in cls.Config.model_fields.items()
         ),
     }
+
+
+def _config_of(cls: type[Method[Any]]) -> type[MethodConfig] | None:
+    """Return the configuration that a class names as its base's argument, if it does so itself."""
+    for base in getattr(cls, "__orig_bases__", ()):
+        for argument in get_args(base):
+            if isinstance(argument, type) and issubclass(argument, MethodConfig):
+                return argument
+    return None
 
 
 def _describe_field(name: str, field: FieldInfo) -> ParameterInfo:

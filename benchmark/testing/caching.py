@@ -1,4 +1,4 @@
-"""What ``client.cached`` is told of what it keeps: a parameter left out is shared by mistake."""
+"""What is kept under a version: a parameter that is not described is shared by mistake."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ Asked = Callable[[str, Mapping[str, Any], Callable[[], Made]], Any]
 def undescribed(method: Method[Any], cached: Asked, note: Callable[[str, str], None]) -> Asked:
     """Return ``client.cached`` that notes parameters which ``make`` reads undescribed.
 
+    Only where a version stands for configuration and code: otherwise both are described anyway.
     Seen is what ``make`` reads of ``method.config`` itself; a value that it was given by another
-    way is not. A parameter counts as described by its name or by its value.
+    way is not. A parameter counts as described by its name, or by its value if that is no switch,
+    0 or 1, which many things are.
 
     Parameters
     ----------
@@ -28,10 +30,13 @@ def undescribed(method: Method[Any], cached: Asked, note: Callable[[str, str], N
     """
 
     def watched(kind: str, description: Mapping[str, Any], make: Callable[[], Made]) -> Any:
+        if not {"code", "version"} & description.keys():
+            return cached(kind, description, make)
         told = list(_leaves(description))
 
         def read(name: str, value: object) -> None:
-            if not any(name == key or value == one for key, one in told):
+            telling = value not in (0, 1)
+            if not any(name == key or (telling and value == one) for key, one in told):
                 note(kind, name)
 
         def spied() -> Made:
@@ -61,10 +66,10 @@ class _Spied:
         self._config, self._read = config, read
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._config, name)
-        if name in type(self._config).model_fields:
-            self._read(name, value)
-        return value
+        fields = type(self._config).model_fields
+        for one in fields if name.startswith("model_dump") else fields.keys() & {name}:
+            self._read(one, getattr(self._config, one))
+        return getattr(self._config, name)
 
 
 @contextmanager

@@ -95,7 +95,8 @@ def leaves_global_chance_alone(bench: Bench) -> None:
     _require(
         not moved,
         f"{bench.name}: uses the global RNG of {' and '.join(moved)}; draw from "
-        "client.generator(purpose) or server.generator(purpose)",
+        "client.generator(purpose) or server.generator(purpose); layers that are built, and "
+        "dropout, know torch's global one alone: with benchmark.seeds.seeded_global(generator)",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -20,17 +20,35 @@ def undeclared(client: Client, upload: Upload, uses: Collection[Information]) ->
     """Yield what an upload tells of the client's labels that ``uses`` doesn't name.
 
     Label counts are recognised as they are or as shares, label sets as a mask of the classes or
-    as a list of them; what is encoded otherwise is not seen.
+    as a list of them, in parts and in values; what is encoded otherwise is not seen.
     """
     counts = client.label_counts.cpu()
-    for part, tensors in upload.parts.items():
-        for name, value in tensors.items():
-            told = _told(value.cpu().flatten(), counts)
-            if told is not None and _COVERED[told].isdisjoint(uses):
-                yield (
-                    f"client {client.info.index} uploads its {told} ('{part}', '{name}'): "
-                    f"name Information.{told.name} in 'uses'"
-                )
+    found = [
+        (f"'{part}', '{name}'", value.cpu().flatten())
+        for part, tensors in upload.parts.items()
+        for name, value in tensors.items()
+    ]
+    for where, value in (*found, *_lists(upload.values, "values")):
+        told = _told(value, counts)
+        if told is not None and _COVERED[told].isdisjoint(uses):
+            yield (
+                f"client {client.info.index} uploads its {told} ({where}): "
+                f"name Information.{told.name} in 'uses'"
+            )
+
+
+def _lists(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the lists of numbers in JSON values, and where they are."""
+    if isinstance(value, Mapping):
+        if value and all(isinstance(one, int | float) for one in value.values()):
+            yield f"'{name}'", torch.tensor(list(value.values()))
+        for key, part in value.items():
+            yield from _lists(part, str(key))
+    elif isinstance(value, list | tuple):
+        if value and all(isinstance(one, int | float) for one in value):
+            yield f"'{name}'", torch.tensor(value)
+        for part in value:
+            yield from _lists(part, name)
 
 
 def _told(value: Tensor, counts: Tensor) -> Information | None:

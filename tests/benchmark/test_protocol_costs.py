@@ -10,10 +10,19 @@ import pytest
 import torch
 from protocol_lab import Local, Toy, run
 
-from benchmark.contract import Broadcast, GlobalModel, Made, Upload
+from benchmark.contract import (
+    Broadcast,
+    ClientInfo,
+    GlobalModel,
+    Made,
+    MethodConfig,
+    Upload,
+    parameter,
+)
 from benchmark.events import Events
 from benchmark.federation.federation import Federation
-from benchmark.specs import CodeSpec
+from benchmark.protocol import run_protocol
+from benchmark.specs import BudgetSpec, CodeSpec
 from benchmark.store import BusyError, Cache
 from benchmark.testing import Bench
 
@@ -116,6 +125,61 @@ def test_other_code_makes_an_artefact_anew_unless_a_version_stands_for_it(
 
     assert [made_by("old"), made_by("old")] == ["old", "old"]
     assert made_by("new") == ("old" if shared else "new")
+
+
+class OtherConfig(MethodConfig):
+    """One parameter more."""
+
+    width: int = parameter(3, "anything", source="ours")
+
+
+class Keeper(Toy):
+    """Keeps one number a run, and hears which it is given."""
+
+    def __init__(self, number: int, description: dict[str, Any], told: Any = None) -> None:
+        super().__init__()
+        self.number, self.description, self.told = number, description, told
+        self.given: list[int] = []
+
+    def __deepcopy__(self, memo: object) -> Keeper:
+        return self  # clients write where the test reads
+
+    def broadcast(self, client: ClientInfo, server: Any) -> Broadcast:
+        return Broadcast({"told": {"t": torch.tensor([len(self.told or "")])}}, {"told": self.told})
+
+    def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
+        made: Made = {}, {"number": self.number}
+        self.given.append(client.cached("kept", self.description, lambda: made)[1]["number"])
+        return Upload()
+
+
+def _no_oracle() -> Any:
+    raise AssertionError("for references alone")
+
+
+@pytest.mark.parametrize(("description", "shared"), [({}, False), ({"version": 1}, True)])
+@pytest.mark.parametrize("differs", ["budget", "broadcast", "configuration"])
+def test_another_budget_broadcast_or_configuration_makes_an_artefact_anew(
+    federation: Federation, differs: str, description: dict[str, Any], shared: bool
+) -> None:
+    def given(number: int, *, other: bool) -> set[int]:
+        method = Keeper(number, description, "other" if other and differs == "broadcast" else None)
+        if other and differs == "configuration":
+            method.config = OtherConfig()
+        steps = 77 if other and differs == "budget" else 5
+        run_protocol(method, federation, BudgetSpec(generator_steps=steps), _no_oracle)
+        return set(method.given)
+
+    assert given(1, other=False) == {1}
+    assert given(2, other=False) == {1}, "the same is made once"
+    assert given(3, other=True) == ({1} if shared else {3})
+
+
+@pytest.mark.parametrize("made", [{"t": torch.ones(1)}, ({}, {}, {}), ([], {})])
+def test_what_make_has_to_return_is_said(federation: Federation, made: Any) -> None:
+    said = r"client.cached\('thing'\): make must return \(tensors by name, JSON values\)"
+    with pytest.raises(TypeError, match=said):
+        federation.client(0).cached("thing", {}, lambda: made)
 
 
 def test_a_try_that_is_broken_off_leaves_its_cache_entries_and_nothing_else(

@@ -325,6 +325,15 @@ BROKEN = {
         HEAD + GOOD.replace("summary = 's'", "summary = 's'; Config = dict"),
         "Config must be a subclass of MethodConfig",
     ),
+    "forgotten config": (
+        f"{HEAD}class MyConfig(MethodConfig):\n    pass\n\n"
+        + GOOD.replace("Method[MethodConfig]", "Method[MyConfig]"),
+        r"is a Method\[MyConfig\] and has Config = MethodConfig; set `Config = MyConfig`",
+    ),
+    "odd use": (
+        HEAD + GOOD.replace("summary = 's'", "summary = 's'; uses = frozenset({'magic'})"),
+        "'uses' has 'magic', which is not among Information: weights, sample counts",
+    ),
     "one deviation": (
         HEAD + GOOD.replace("summary = 's'", "summary = 's'; deviations = ('one')"),
         "deviations and uses hold several items",

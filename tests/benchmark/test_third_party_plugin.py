@@ -128,17 +128,26 @@ def teller(what: str) -> str:
     return SMUGGLER.replace('{"all": client.images}', f'{{"all": {what}}}')
 
 
+def sayer(what: str) -> str:
+    """Return a plugin that tells it among the values, which are JSON."""
+    return plugin_lab.SOURCE.replace(
+        '        return Upload({"model": client.local_model().state_dict()})\n',
+        "        model = client.local_model().state_dict()\n"
+        f'        return Upload({{"model": model}}, {{"who": {{"is": ({what}).tolist()}}}})\n',
+    )
+
+
 KEEPER = plugin_lab.SOURCE.replace(
     '        return Upload({"model": client.local_model().state_dict()})\n',
     """        def make():
             state = client.local_model().state_dict()
             return {name: value * self.config.scale for name, value in state.items()}, {}
 
-        state, _ = client.cached("scaled", {}, make)
+        state, _ = client.cached("scaled", {"version": 3}, make)
         return Upload({"model": state})
 """,
 )
-"""Keeps models scaled by a parameter that it doesn't describe."""
+"""Keeps models scaled by a parameter that it doesn't describe, and gives it a version."""
 
 PEEKERS = (
     "datasets.load('digits', image_size=32).test",
@@ -160,6 +169,10 @@ def peeker(how: str) -> str:
         (SMUGGLER, sees_only_what_it_may, "the server reaches client data"),
         *(
             (teller(what), declares_what_it_uploads, f"client 0 uploads its {told}")
+            for what, told in TOLD.items()
+        ),
+        *(
+            (sayer(what), declares_what_it_uploads, f"client 0 uploads its {told}")
             for what, told in TOLD.items()
         ),
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
@@ -184,8 +197,9 @@ def test_the_contract_suite_finds_what_it_breaks(
 def test_what_is_described_by_name_or_value_may_be_kept(
     told: str, site: Path, tmp_path: Path
 ) -> None:
-    plugin_lab.install(site, KEEPER.replace('"scaled", {}', f'"scaled", {{{told}}}'))
-    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    plugin_lab.install(site, KEEPER.replace('{"version": 3}', f'{{"version": 3, {told}}}'))
+    overrides = {"train_samples": 120, "epochs": 1, "set": {"probe": {"scale": 2.5}}}
+    bench = Bench("probe", overrides, folder=tmp_path / "cache")
     describes_what_it_caches(bench)
 
 

@@ -34,8 +34,8 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "fa7cf057517cd612"), ENGINE),
-        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "3481444cb03c8515"), RECIPE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "df23c144b22624b3"), ENGINE),
+        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "3ea3507c45672f1e"), RECIPE),
     ],
 )
 def test_code_that_decides_a_number_has_a_version(
