@@ -217,6 +217,11 @@ def _marks(grid: Grid) -> list[str]:
             "Bold (* on a terminal): every method that can't be told from the best (paired t tests "
             f"over shared splits, Holm-corrected over all pairs, level {LEVEL:g}); underlined: the "
             "next."
+            + (
+                ""
+                if all(verdict.tells for verdict in tested)
+                else " Where that is every method, none is."
+            )
         )
     if len(tested) < len(judged):
         said.append(

@@ -115,9 +115,10 @@ def cell_flag(grid: Grid, scenario: tuple[str, ...], cell: GridCell) -> str:
 def marks(row: RowKey, verdict: Verdict | None) -> tuple[bool, bool]:
     """Return whether a row is set off as one of the best, or as the next.
 
-    References compete with nobody, and nobody is the next where it can't be said who is best.
+    References compete with nobody, and nobody is set off where it can't be said who is best, or
+    where every method would be.
     """
-    if verdict is None or row.reference or not verdict.tied:
+    if verdict is None or row.reference or not verdict.tells:
         return False, False
     return row.label in verdict.tied, row.label == verdict.second
 

@@ -168,6 +168,11 @@ class Verdict:
     second: str | None
     pairs: int
 
+    @property
+    def tells(self) -> bool:
+        """Whether anybody is told from the best, or there is one alone: else nothing is set off."""
+        return bool(self.tied) and (self.second is not None or len(self.tied) == 1)
+
 
 def judge(values: Mapping[str, Mapping[Split, float]], level: float = LEVEL) -> Verdict:
     """Say who is best and who can't be told from it.

@@ -74,7 +74,7 @@ def test_no_mean_over_survivors(lab: Lab, status: Status) -> None:
 def test_references_stand_apart_and_methods_by_what_they_use(lab: Lab, page: Page) -> None:
     for name in ("counting", "averaging", "distilling", "everything"):
         for seed in range(3):
-            lab.add(name, seed, 0.99 if name == "everything" else 0.5)
+            lab.add(name, seed, {"everything": 0.99, "distilling": 0.3}.get(name, 0.5))
     report = write_report(lab.plan(), figures=False)
     groups = [group for group, _ in report.rendered["accuracy"].groups]
     assert groups == [
@@ -84,7 +84,17 @@ def test_references_stand_apart_and_methods_by_what_they_use(lab: Lab, page: Pag
         "uses sample counts, weights",
     ]
     best = {row.label for row in report.rendered["accuracy"].rows if row.cells[0].best}
-    assert best == {"counting", "averaging", "distilling"}
+    assert best == {"counting", "averaging"}
+
+
+def test_nothing_is_bold_where_every_method_would_be(lab: Lab) -> None:
+    for method, accuracies in {"averaging": (0.5, 0.7, 0.6), "counting": (0.6, 0.5, 0.7)}.items():
+        for seed, accuracy in enumerate(accuracies):
+            lab.add(method, seed, accuracy)
+    report = write_report(lab.plan(), figures=False)
+    assert not any(row.cells[0].best for row in report.rendered["accuracy"].rows)
+    assert any(note.endswith("Where that is every method, none is.") for note in report.notes)
+    assert report.tables["accuracy"]["not_told_from_best"].all(), "the raw table tells it still"
     assert "*everything*" in page(lab.folder, "accuracy.md")
 
 
