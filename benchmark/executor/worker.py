@@ -32,6 +32,9 @@ LOOK = 0.5
 MAX_TEXT = 4000
 """Characters of a log message that are sent."""
 
+METHOD_CALLS = frozenset({"broadcast", "client_update", "server_update", "reference_update"})
+"""Functions of a method in which the protocol leaves the suite's own code."""
+
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -131,11 +134,11 @@ def _compute(target: str, payload: str, events: EventSender) -> dict[str, Any]:
         result = json.loads(json.dumps(result))
     except UserError as error:
         reason = _one_line(error, named=False)
-        detail = traceback.format_exc()  # a plugin's line may be what led to it
+        detail = _led_to_by_a_method(error)
         return {"status": Status.FAILED, "reason": reason, "detail": detail, "user_error": True}
     except DivergedError as error:
         reason = _one_line(error, named=False)
-        detail = traceback.format_exc()
+        detail = _led_to_by_a_method(error)
         return {"status": Status.DIVERGED, "reason": reason, "detail": detail, "step": error.step}
     except KeyboardInterrupt:
         return {"status": Status.INTERRUPTED, "reason": "interrupted"}
@@ -147,6 +150,12 @@ def _compute(target: str, payload: str, events: EventSender) -> dict[str, Any]:
         reason = _one_line(error, named=True)
         return {"status": Status.FAILED, "reason": reason, "detail": traceback.format_exc()}
     return {"status": Status.DONE, "reason": "", "result": result}
+
+
+def _led_to_by_a_method(error: BaseException) -> str:
+    """Return the traceback of an error that speaks for itself, if a method's line led to it."""
+    called = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    return "" if called.isdisjoint(METHOD_CALLS) else traceback.format_exc()
 
 
 def _one_line(error: BaseException, *, named: bool) -> str:

@@ -36,6 +36,13 @@ def fail(payload: Payload, events: EventSender) -> None:
     raise ValueError("wrong\nshape")
 
 
+def user_error_of_a_method(payload: Payload, events: EventSender) -> None:
+    def server_update() -> None:
+        raise UserError("all 10 weights are zero")
+
+    server_update()
+
+
 def user_error(payload: Payload, events: EventSender) -> None:
     raise UserError("alpha must be positive, got -1")
 

@@ -82,6 +82,7 @@ def test_events_arrive_in_order_and_talk_goes_to_the_log(
     [
         ("fail", Status.FAILED, "ValueError: wrong shape", True),
         ("user_error", Status.FAILED, "alpha must be positive, got -1", False),
+        ("user_error_of_a_method", Status.FAILED, "all 10 weights are zero", True),
         ("diverge", Status.DIVERGED, "client 3 diverged at step 17: loss is nan", False),
         ("not_json", Status.FAILED, "TypeError: Object of type object is not JSON", True),
         ("leave", Status.FAILED, "the run called sys.exit(3)", True),
