@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmark.errors import UserError
 from benchmark.experiment import ExperimentSpec, PlannedRun
 from benchmark.grid_types import Options
-from benchmark.store import Elsewhere, ExperimentStore, Store
+from benchmark.store import Elsewhere, ExperimentStore, Status, Store
 
 
 def preview(
@@ -38,6 +38,32 @@ def preview(
         else:
             shown.append((run, str(record.status)))
     return shown
+
+
+def made_by_other_code(runs: Sequence[PlannedRun], options: Options, experiment: str) -> int:
+    """Return how many runs answer a question to which other code has given a result before.
+
+    Parameters
+    ----------
+    runs : sequence of PlannedRun
+        Runs without a result of their own.
+    options : Options
+        Where results lie.
+    experiment : str
+        Its name.
+    """
+    store = Store(options.results, read_only=True).experiment(experiment)
+    asked = {run.spec.cell_id: run.spec.run_id for run in runs}
+    manifest = store.manifest()
+    return len(
+        {
+            cell
+            for record in store.records()
+            if record.status is Status.DONE
+            and (cell := manifest.cell_of(record.cell_id) or record.cell_id) in asked
+            and record.run_id != asked[cell]
+        }
+    )
 
 
 def check_judge(store: ExperimentStore, experiment: ExperimentSpec) -> None:

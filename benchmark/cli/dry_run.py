@@ -25,7 +25,7 @@ def dry_run(
     options: Options,
 ) -> None:
     """Print every run with its state, and what those to run would cost here."""
-    from benchmark.preview import preview
+    from benchmark.preview import made_by_other_code, preview
 
     console = output.stdout()
     names = run_titles(runs)
@@ -41,6 +41,13 @@ def dry_run(
     output.say(console, ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
     todo = [run for run, state in states if state == "to run"]
     if todo:
+        former = made_by_other_code(todo, options, experiment.experiment)
+        if former:
+            output.say(
+                console,
+                f"{former} of those to run {'has' if former == 1 else 'have'} a result of other "
+                "code (an edit, another version of the suite), which tables keep until then",
+            )
         output.say(console, _cost(todo, options))
         if said := _weights(todo, options):
             output.say(console, said)

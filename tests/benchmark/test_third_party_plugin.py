@@ -16,7 +16,7 @@ from grids import Silent, planned, run_grid
 from benchmark.cli.main import main
 from benchmark.executor import Job, OnEvent, Outcome
 from benchmark.grid import Options, execute
-from benchmark.preview import preview
+from benchmark.preview import made_by_other_code, preview
 from benchmark.testing import Bench, check_method
 from benchmark.testing import bench as bench_module
 from benchmark.testing.checks import (
@@ -265,6 +265,8 @@ def test_it_runs_beside_the_built_in_ones_and_goes_stale_when_edited(
     path.write_text(path.read_text().replace("mean(0)\n", "mean(0) * 1.5\n"))
     sys.modules.pop(plugin_lab.MODULE)
     assert states() == ["done", "to run"]
+    _, runs = planned(**TINY, methods=["fedavg", "probe"])
+    assert made_by_other_code(runs, Options(results), "main") == 1
 
     # A command that was stopped before it came to the run: the old record is not passed off.
     _, runs = planned(**TINY, methods=["fedavg", "probe"])
