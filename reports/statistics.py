@@ -170,8 +170,8 @@ class Verdict:
 
     @property
     def tells(self) -> bool:
-        """Whether anybody is told from the best, or there is one alone: else nothing is set off."""
-        return bool(self.tied) and (self.second is not None or len(self.tied) == 1)
+        """Whether anybody is told from the best: else nothing is set off."""
+        return bool(self.tied) and self.second is not None
 
 
 def judge(values: Mapping[str, Mapping[Split, float]], level: float = LEVEL) -> Verdict:
