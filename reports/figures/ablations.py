@@ -22,6 +22,7 @@ from reports.figures.style import (
 )
 from reports.grid import Grid, RowKey
 from reports.scores import problems
+from reports.statistics import Split, summarize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -190,7 +191,7 @@ def ablation_figures(grid: Grid, most: int) -> Iterator[Ablations | Sweeps]:
         ending = f"_{ablation.method}" if len(found) > 1 else ""
         for page, chosen in pages(grid.scenarios, most):
             made = tuple(
-                (", ".join(grid.axes.header(scenario)), tuple(_bars(grid, ablation, scenario)))
+                (_heading(grid, ablation, scenario), tuple(_bars(grid, ablation, scenario)))
                 for scenario in chosen
             )
             if any(one.value is not None for _, bars in made for one in bars):
@@ -200,21 +201,49 @@ def ablation_figures(grid: Grid, most: int) -> Iterator[Ablations | Sweeps]:
                 yield Sweeps(f"sweeps{ending}{page}", lines)
 
 
+def _shared(grid: Grid, ablation: Ablation, scenario: tuple[str, ...]) -> set[Split] | None:
+    """Return the splits that all complete configurations have; ``None`` if those are all.
+
+    A bar of other splits than its neighbour's would show the splits' difference as a setting's.
+    """
+    cells = [grid.cells.get((row, scenario)) for row in (ablation.base, *ablation.changes)]
+    keys = [set(cell.values("accuracy")) for cell in cells if cell and cell.summary("accuracy")]
+    if not keys or all(one == keys[0] for one in keys):
+        return None
+    return set.intersection(*keys)
+
+
+def _heading(grid: Grid, ablation: Ablation, scenario: tuple[str, ...]) -> str:
+    """Return the scenario, and how many seeds are drawn where configurations have unequal ones."""
+    splits = _shared(grid, ablation, scenario)
+    noun = "seed" if splits is not None and len(splits) == 1 else "seeds"
+    count = "" if splits is None else f"{len(splits)} {noun}, which all have"
+    return ", ".join(filter(None, (*grid.axes.header(scenario), count)))
+
+
 def _bars(grid: Grid, ablation: Ablation, scenario: tuple[str, ...]) -> Iterator[Variant]:
-    yield _variant(grid, ablation.base, scenario, ablation.base.label)
+    splits = _shared(grid, ablation, scenario)
+    yield _variant(grid, ablation.base, scenario, ablation.base.label, splits)
     for row, change in ablation.changes.items():
         text = change_text(change)
         label = text if len(text) <= _LONGEST else row.label
-        yield _variant(grid, row, scenario, label)
+        yield _variant(grid, row, scenario, label, splits)
 
 
-def _variant(grid: Grid, row: RowKey, scenario: tuple[str, ...], label: str) -> Variant:
+def _variant(
+    grid: Grid, row: RowKey, scenario: tuple[str, ...], label: str, splits: set[Split] | None
+) -> Variant:
     cell = grid.cells.get((row, scenario))
     score = cell.summary("accuracy") if cell else None
     if len(label) > _LONGEST:  # variants begin alike, and differ at their ends
         label = f"{label[: _LONGEST // 2 - 1]}…{label[-_LONGEST // 2 :]}"
     if score is None:
         return Variant(label, None, 0.0, problems(cell) if cell else "not planned")
+    if cell is not None and splits is not None:
+        values = [value for split, value in cell.values("accuracy").items() if split in splits]
+        if not values:
+            return Variant(label, None, 0.0, "no seed that all have")
+        score = summarize(values)
     return Variant(label, 100 * score.mean, 100 * (score.sd or 0.0))
 
 
@@ -224,10 +253,11 @@ def _sweeps(
     for setting, points in ablation.sweeps().items():
         lines = []
         for scenario in scenarios:
-            found = [_variant(grid, row, scenario, row.label) for _, row in points]
+            splits = _shared(grid, ablation, scenario)
+            found = [_variant(grid, row, scenario, row.label, splits) for _, row in points]
             if any(one.value is not None for one in found):
                 y, spread = zip(*((one.value, one.spread) for one in found), strict=True)
-                lines.append(SweepLine(", ".join(grid.axes.header(scenario)), y, spread))
+                lines.append(SweepLine(_heading(grid, ablation, scenario), y, spread))
         if lines:
             base = next(at for at, (_, row) in enumerate(points) if row == ablation.base)
             yield setting, tuple(f"{value:g}" for value, _ in points), base, tuple(lines)

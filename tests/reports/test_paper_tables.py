@@ -165,6 +165,21 @@ def test_ablation_bars_and_sweeps_are_drawn(lab: Lab) -> None:
         assert len(sweeps.draw().axes) == 1
 
 
+def test_configurations_of_unequal_seeds_are_drawn_over_those_that_all_have(lab: Lab) -> None:
+    folder = _variants(lab)
+    lab.add("distilling", 3, 0.95, label="distilling", method__config=DEFAULT)
+    lab.plan()
+    made = plots_of(folder)
+    bars, sweeps = made["ablations"], made["sweeps"]
+    assert isinstance(bars, Ablations)
+    assert isinstance(sweeps, Sweeps)
+    [(heading, found)] = bars.panels
+    assert heading == "3 seeds, which all have"
+    assert found[0].value == pytest.approx(51.0), "an easy split of the base's own is no setting's"
+    [(*_, [line])] = sweeps.panels
+    assert line.y == pytest.approx((41.0, 51.0, 61.0))
+
+
 def test_sweeps_share_a_range() -> None:
     lines = [(SweepLine("", pair, (0.0, 0.0)),) for pair in ((36.7, 37.6), (20.0, 37.5))]
     sweeps = Sweeps("sweeps", tuple(("rate", ("0", "1"), 1, line) for line in lines))
