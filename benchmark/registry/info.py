@@ -96,14 +96,7 @@ def describe_class(cls: type[Method[Any]], where: str) -> dict[str, Any]:
     summary = getattr(cls, "summary", None)
     if not isinstance(summary, str) or not summary:
         raise PluginError(f"method '{name}' ({where}) has no summary; set `summary = \"...\"`")
-    if not (isinstance(cls.Config, type) and issubclass(cls.Config, MethodConfig)):
-        raise PluginError(f"method '{name}' ({where}): Config must be a subclass of MethodConfig")
-    asked = _config_of(cls)
-    if asked is not None and not issubclass(cls.Config, asked):
-        raise PluginError(
-            f"method '{name}' ({where}) is a Method[{asked.__name__}] and has Config = "
-            f"{cls.Config.__name__}; set `Config = {asked.__name__}`"
-        )
+    _check_config(cls, name, where)
     if isinstance(cls.deviations, str) or isinstance(cls.uses, str):
         raise PluginError(f"method '{name}' ({where}): deviations and uses hold several items")
     for item in cls.uses:
@@ -117,12 +110,6 @@ def describe_class(cls: type[Method[Any]], where: str) -> dict[str, Any]:
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise PluginError(f"method '{name}' ({where}) does not define {missing}")
-    for key, field in cls.Config.model_fields.items():
-        if field.is_required():
-            raise PluginError(
-                f"method '{name}' ({where}): parameter '{key}' has no default; a method runs as it "
-                "is, too"
-            )
     source = cls.source
     return {
         "name": name,
@@ -140,6 +127,24 @@ def describe_class(cls: type[Method[Any]], where: str) -> dict[str, Any]:
             _describe_field(key, field) for key, field in cls.Config.model_fields.items()
         ),
     }
+
+
+def _check_config(cls: type[Method[Any]], name: str, where: str) -> None:
+    """Refuse a configuration that is none, isn't the class's, or doesn't run as it is."""
+    if not (isinstance(cls.Config, type) and issubclass(cls.Config, MethodConfig)):
+        raise PluginError(f"method '{name}' ({where}): Config must be a subclass of MethodConfig")
+    asked = _config_of(cls)
+    if asked is not None and not issubclass(cls.Config, asked):
+        raise PluginError(
+            f"method '{name}' ({where}) is a Method[{asked.__name__}] and has Config = "
+            f"{cls.Config.__name__}; set `Config = {asked.__name__}`"
+        )
+    for key, field in cls.Config.model_fields.items():
+        if field.is_required():
+            raise PluginError(
+                f"method '{name}' ({where}): parameter '{key}' has no default; a method runs as it "
+                "is, too"
+            )
 
 
 def _config_of(cls: type[Method[Any]]) -> type[MethodConfig] | None:

@@ -201,6 +201,8 @@ def test_what_is_described_by_name_or_value_may_be_kept(
     overrides = {"train_samples": 120, "epochs": 1, "set": {"probe": {"scale": 2.5}}}
     bench = Bench("probe", overrides, folder=tmp_path / "cache")
     describes_what_it_caches(bench)
+    assert bench.second.watch.shared == []
+    assert all(bench.second.result.cache_ids.values()), "each client has kept something"
 
 
 def test_the_streams_of_gpus_are_chance_too(monkeypatch: pytest.MonkeyPatch) -> None:
