@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
@@ -308,6 +308,8 @@ class PlannedRun:
         About how many training images' worth of work it is, beside shared client training.
     rounds : int
         Rounds of the method.
+    defaults : mapping of str to Any
+        The settings that the method has by itself, in canonical form.
     """
 
     label: str
@@ -316,6 +318,7 @@ class PlannedRun:
     skip: str | None
     work: int = 0
     rounds: int = 1
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan(
@@ -369,6 +372,7 @@ def _runs_of(
 ) -> list[PlannedRun]:
     """Return a row's runs, one for each scenario; what it can't do is left to be skipped."""
     budget, measure = experiment.budget_spec(), experiment.measure_spec()
+    defaults = type(method).Config().model_dump(mode="json")
     runs = []
     for scenario in experiment.scenarios():
         spec = RunSpec(
@@ -381,5 +385,5 @@ def _runs_of(
         )
         skip = method.unsupported(scenario)
         work = 0 if skip else method.workload(scenario, training_samples(scenario), budget)
-        runs.append(PlannedRun(label, spec, info, skip, work, method.rounds))
+        runs.append(PlannedRun(label, spec, info, skip, work, method.rounds, defaults))
     return runs

@@ -288,6 +288,7 @@ def execute(
         _cells(runs),
         {plugin.name: plugin.reason for plugin in broken},
         {**experiment.canonical(), "profile": experiment.profile},
+        {run.info.name: run.defaults for run in runs},
     )
     session.store.sweep()
     for plugin in broken:

@@ -59,6 +59,8 @@ class Results:
         Methods that could not be loaded, with the reason.
     problems : tuple of str
         What was found damaged or missing, one sentence each.
+    defaults : mapping of str to mapping
+        The settings that each method has by itself, by its name, as far as the store knows.
     records : mapping of str to Record
         Whole records by run id.
     """
@@ -69,6 +71,7 @@ class Results:
     setting_columns: tuple[str, ...]
     not_installed: Mapping[str, str]
     problems: tuple[str, ...]
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     records: Mapping[str, Record] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -102,6 +105,7 @@ def load(folder: Path) -> Results:
         tuple(settings),
         dict(manifest.not_installed),
         tuple(problems),
+        dict(manifest.defaults),
         {record.run_id: record for record in records},
     )
 

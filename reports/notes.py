@@ -10,6 +10,7 @@ from typing import Any
 from reports.axes import SEED_FIELDS, UNSET, describe, title
 from reports.convergence import convergence_notes
 from reports.costs import AVERAGING_ROUNDS
+from reports.defaults import default_notes
 from reports.formats import count, probability
 from reports.generation import generation_notes
 from reports.generators import class_notes
@@ -49,7 +50,7 @@ def notes(results: Results, grid: Grid) -> list[str]:
     done = [run for run in runs if run["shown"] == DONE]
     if grid.validation:
         found.append(_VALIDATION)
-    found += _setting(grid)
+    found += [*_setting(grid), *default_notes(grid, results.defaults)]
     if done:
         found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
         found += _spent(done)

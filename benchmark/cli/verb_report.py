@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -18,7 +20,10 @@ def parser() -> Parser:
     """Return the parser of ``report``."""
     made = new_parser("report", "Makes the tables of experiments anew from their records.")
     made.add_argument(
-        "experiments", nargs="*", metavar="EXPERIMENT", help="all in --results if not given"
+        "experiments",
+        nargs="*",
+        metavar="EXPERIMENT",
+        help="its name in --results, or its folder; all in --results if not given",
     )
     add_results_flag(made)
     return made
@@ -30,15 +35,26 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
 
     check_folder(values.results, "--results")
     known = Store(values.results).experiments()
-    for name in values.experiments:
-        if name not in known:
-            raise unknown(f"experiment in {values.results}", name, known)
-    if not known:
+    folders = [_folder(name, values.results, known) for name in values.experiments or known]
+    if not folders:
         raise UserError(
             f"no experiment in {values.results}; run one first, or name its folder with --results"
         )
-    for name in dict.fromkeys(values.experiments or known):
-        folder = values.results / name
+    for folder in dict.fromkeys(folders):
         output.say(talk, f"report of {folder}")
         show_report(folder)
     return 0
+
+
+def _folder(named: str, results: Path, known: Sequence[str]) -> Path:
+    """Return the folder of an experiment that is called by its name, or by that folder."""
+    from benchmark.store import ExperimentStore
+
+    path = Path(named)
+    if named in known:
+        return results / named
+    if len(path.parts) > 1 and ExperimentStore(path, read_only=True).exists():
+        return path
+    if not known:
+        raise UserError(f"no experiment in {results}, nor is '{named}' the folder of one")
+    raise unknown(f"experiment in {results}", named, known)

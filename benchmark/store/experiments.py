@@ -232,6 +232,7 @@ class ExperimentStore:
         cells: Mapping[str, Cell],
         not_installed: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Manifest:
         """Add a command's cells to the manifest and return it; see ``Manifest.merged``.
 
@@ -242,7 +243,7 @@ class ExperimentStore:
         """
         make_folder(self.folder)
         with self._locks.hold(_MANIFEST_LOCK):
-            manifest = self.manifest().merged(cells, not_installed, settings)
+            manifest = self.manifest().merged(cells, not_installed, settings, defaults)
             write_manifest(self.folder, manifest)
         return manifest
 

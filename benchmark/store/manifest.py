@@ -116,6 +116,9 @@ class Manifest(BaseModel):
         Methods that could not be loaded, with the reason.
     settings : dict
         What the command asked for: profile, budget and the like.
+    defaults : dict of str to dict
+        The settings that each method has by itself, by its name: what was set otherwise shows
+        against them. Manifests from before it was kept have none.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -123,6 +126,7 @@ class Manifest(BaseModel):
     cells: dict[str, Cell] = Field(default_factory=dict)
     not_installed: dict[str, str] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
+    defaults: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     def in_order(self) -> list[tuple[str, Cell]]:
         """Return the cells with their ids, in the order of the grid."""
@@ -142,6 +146,7 @@ class Manifest(BaseModel):
         cells: Mapping[str, Cell],
         not_installed: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Manifest:
         """Return this manifest with the cells of another command added.
 
@@ -161,6 +166,10 @@ class Manifest(BaseModel):
             cells=renumbered,
             not_installed={name: why for name, why in missing.items() if name not in present},
             settings={**self.settings, **(settings or {})},
+            defaults={
+                **self.defaults,
+                **{name: dict(values) for name, values in (defaults or {}).items()},
+            },
         )
 
 

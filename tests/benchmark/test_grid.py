@@ -202,6 +202,16 @@ def test_variants_have_records_of_their_own(tmp_path: Path) -> None:
     assert {record.label for record in records_of(tmp_path)} == {"fedavg", "often"}
 
 
+def test_the_manifest_keeps_what_a_method_has_by_itself(tmp_path: Path) -> None:
+    run_grid(tmp_path, **{**TINY, "methods": ["fedavg"], "set": {"fedavg": {"rounds": 2}}})
+    [name] = Store(tmp_path).experiments()
+    manifest = Store(tmp_path).experiment(name).manifest()
+    [cell] = manifest.cells.values()
+    assert cell.config is not None
+    assert (manifest.defaults["fedavg"]["rounds"], cell.config["rounds"]) == (1, 2)
+    assert manifest.defaults["fedavg"].keys() == cell.config.keys()
+
+
 # --- commands at once --------------------------------------------------------------------
 
 

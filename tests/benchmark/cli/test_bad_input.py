@@ -129,6 +129,7 @@ CASES = {
     "describe a stranger": (["describe", "fedavk"], ["fedavk", "'fedavg'"]),
     "report of nothing": (["report"], ["no experiment in results"]),
     "report of a stranger": (["report", "mian"], ["mian"]),
+    "report of a stranger's folder": (["report", "runs/mian"], ["results", "'runs/mian'"]),
     "clean a stranger": (["clean", "--experiment", "mian"], ["mian"]),
     "clean an unknown kind": (["clean", "--cache-kind", "modles"], ["modles"]),
     "split into no picture": (["split", "--output", "split.txt"], [".txt", ".png"]),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.doctor import Finding, Section, cpu_features, examine, markdown, problems, shortened
+from benchmark.store import Store
 
 
 def test_help_names_all_verbs(cli) -> None:
@@ -226,6 +227,19 @@ def test_report_hides_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "anna" not in text
     assert "- a: `~/data` **problem:** see ~" in text
     assert shortened("/home/annabel/x") == "/home/annabel/x"
+
+
+def test_report_takes_a_name_or_a_folder(cli, tmp_path: Path) -> None:
+    for root, name in (("results", "main"), ("elsewhere", "other")):
+        Store(tmp_path / root).experiment(name).update_manifest({})
+    answers = [cli("report", named) for named in ("main", "results/main", "elsewhere/other")]
+    said = [answer.err.splitlines()[0] for answer in answers]
+    assert said == ["report of results/main"] * 2 + ["report of elsewhere/other"]
+    assert [answer.status for answer in answers] == [0, 0, 0]
+    # A name is looked for in --results alone, whatever folder of that name lies around.
+    Store(tmp_path).experiment("near").update_manifest({})
+    assert "near" in cli("report", "near").err
+    assert cli("report", "near").status == 2
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,15 @@ def stale(store: ExperimentStore) -> list[str]:
 
 def test_manifests_of_two_commands_add_up(store: ExperimentStore) -> None:
     store.update_manifest({"a": cell(RUN), "b": cell(OTHER, "dense", 1)}, {"mosaic": "no timm"})
-    merged = store.update_manifest({"c": cell("a" * 16, "mosaic")}, settings={"profile": "smoke"})
+    merged = store.update_manifest(
+        {"c": cell("a" * 16, "mosaic")}, settings={"profile": "smoke"}, defaults={"x": {"rate": 1}}
+    )
     assert [name for name, _ in merged.in_order()] == ["a", "b", "c"]
     assert merged.not_installed == {}
     assert store.manifest() == merged
     # After an edit of the plugin, the cell points at the new run and keeps its place.
-    edited = store.update_manifest({"a": cell("b" * 16)})
+    edited = store.update_manifest({"a": cell("b" * 16)}, defaults={"y": {"rate": 2}})
+    assert edited.defaults == {"x": {"rate": 1}, "y": {"rate": 2}}
     assert [name for name, _ in edited.in_order()] == ["a", "b", "c"]
     assert edited.cells["a"].run_id == "b" * 16
     assert edited.settings == {"profile": "smoke"}
