@@ -69,7 +69,9 @@ class FedRolex(SubmodelMethod[FedRolexConfig]):
         "Optimiser, learning rate and batch size are the scenario's; no gradient clipping.",
         "The global model has the largest client width, as in the published code.",
         "After warm-up rounds the window goes on from the round at which they ended.",
-        "The published code's `overlap` option is left out.",
+        "The published code's options `overlap` and `weighting` (entries weighted by width, or by "
+        "how often they were trained) are left out: its defaults are used.",
+        "The suite's ResNets activate after their blocks' sums; the published ones before.",
     )
     scenarios = "any widths of the suite's own models; timm models at width 1 only"
     Config = FedRolexConfig

@@ -73,7 +73,9 @@ class Mosaic(Method[MosaicConfig]):
         "Discriminator and classifier each see their own range; preset=code shows both the "
         "generator's raw output.",
         "The guiding classifier is the client's local model, frozen in evaluation mode; the "
-        "published one is trained apart (generator_guide_epochs) and left in training mode.",
+        "published one is trained apart (generator_guide_epochs), from fresh weights, and left in "
+        "training mode. Trained apart here, it starts where the client starts: after a warm-up "
+        "from that.",
         "The generator trains on images without augmentation.",
         "A generator's steps are the profile's generator steps for each client, of whatever size, "
         "on shuffled, full batches; published: 200 epochs of the client's samples in their order. "
@@ -89,7 +91,10 @@ class Mosaic(Method[MosaicConfig]):
         "The pool is drawn once within the budget; the published loop draws fresh images at every "
         "step (images_pool=fresh).",
         "Prototypes come from one pass over all local images, without augmentation, and as many as "
-        "asked for are sent; the published code takes some batches and always sends ten.",
+        "asked for are sent; the published code takes some batches and always sends ten (its help "
+        "asks for 60 with CIFAR-100: prototypes_clusters).",
+        "meta=synthetic labels a generated image by the mean of the experts' logits (ours), which "
+        "is the teacher of meta=none: it can learn to agree with that, hardly to be better.",
         "Without a warm-up prototypes are features of each client's own model; read by the heads "
         "of other clients' experts they mean little. meta=synthetic and meta=none avoid it.",
         "meta=own_class (ours, off by default) takes each expert's probability of its own class "
