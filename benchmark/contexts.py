@@ -197,8 +197,9 @@ class Client(Protocol):
             describe the same share what they make, so all that it depends on has to be
             described, and whoever edits the code has to raise it.
         make : callable
-            Returns tensors by name, and small JSON values about them. Its seconds are booked
-            as the client's work each time, as they were measured when it was made.
+            Returns tensors by name, and small JSON values about them. Its seconds and operations
+            are booked as the client's work each time, as they were measured when it was made, and
+            so are those of what it asked for meanwhile; what it reported is reported again.
 
         Returns
         -------

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmark.contract import Method
-from benchmark.environment import computed_with
+from benchmark.environment import computed_with, git_state
 from benchmark.errors import DivergedError
 from benchmark.evaluation import SELECTION, Evaluation
 from benchmark.evaluator import Evaluator
@@ -26,6 +26,9 @@ from benchmark.registry import MethodInfo, PluginError, load
 from benchmark.specs import RunSpec
 from benchmark.store import FLOPS_ESTIMATE, Attempt, Cache, Record, Status
 from benchmark.training.precision import configure_device, configure_threads
+
+# Asked while this code is loaded: hours later the checkout may hold other code.
+git_state()
 
 _BATCH_TOLERANCE = 0.01
 """Far above rounding on any device, far below what statistics of a batch do."""

@@ -53,7 +53,11 @@ def versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def git_state() -> dict[str, Any]:
-    """Return the commit of the suite, and whether files changed or came since; else nulls."""
+    """Return the commit of the suite, and whether files changed or came since; else nulls.
+
+    It is asked once in a process and its children: what was loaded stays, whatever is committed
+    or edited while a long grid runs.
+    """
     commit = _git("rev-parse", "HEAD")
     # Installed into an environment inside another project's checkout, that commit is not ours.
     ours = _git("ls-files", "--error-unmatch", "benchmark/environment.py")

@@ -184,11 +184,33 @@ class FlopMeter:
             hook.remove()
             torch.backends.mha.set_fastpath_enabled(fused)
             self._switch(on=False)
-            self._closed += sum(tally.total for tally in self._tallies.values())
-            self._closed += self._counter.total
-            self._counter.total = 0
-            self._tallies.clear()
+            self._close()
             self._open = False
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Count what is done inside by itself, in the midst of a section or outside of any.
+
+        What comes before and after is estimated as if nothing had been done here: it is the same
+        whether something is made inside, or taken from the cache.
+        """
+        self._begin_anew()
+        try:
+            yield
+        finally:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        if self._open and not self._paused and not self._whole:
+            self._close()
+            self._step = 0
+            self._switch(on=True)
+
+    def _close(self) -> None:
+        self._closed += sum(tally.total for tally in self._tallies.values())
+        self._closed += self._counter.total
+        self._counter.total = 0
+        self._tallies.clear()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -124,8 +124,9 @@ def run_protocol(
     if all(client.flops.known for client in clients):
         result.client_flops = sum(client.flops.total for client in clients)
     for client in clients:
-        result.cached_client_seconds += client.cost.cached_seconds
-        result.cache_ids[client.info.index] = list(client.cost.cache_ids)
+        cost = client.ledger.cost
+        result.cached_client_seconds += cost.cached_seconds
+        result.cache_ids[client.info.index] = list(cost.cache_ids)
         result.client_reports[client.info.index] = client.reports
     return result
 
@@ -203,16 +204,18 @@ def _update(
 ) -> Upload:
     index = client.info.index
     client.config, client.arrived = method.config.model_dump(mode="json"), arrived
-    before = client.cost_snapshot()
-    began, cached = time.perf_counter(), client.cost.cached_seconds
+    before = client.ledger.snapshot()
+    began, (cost, _) = time.perf_counter(), before
     try:
         with client.flops.section():
             made = _checked(method, "client_update", method.client_update(client, arrived), Upload)
     except BusyError:
         # All of it comes again: what it left in the cache at its first price, the rest anew.
-        client.restore_cost(before)
+        client.ledger.restore(before)
         raise
-    seconds = time.perf_counter() - began + client.cost.cached_seconds - cached
+    now = client.ledger.cost
+    seconds = time.perf_counter() - began - (now.idle_seconds - cost.idle_seconds)
+    seconds += now.cached_seconds - cost.cached_seconds
     result.client_seconds[index] = result.client_seconds.get(index, 0.0) + seconds
     return made
 

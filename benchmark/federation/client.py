@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch import Tensor
 from benchmark.contract import Broadcast, ClientInfo, Loss, Made, Task
 from benchmark.events import Events
 from benchmark.federation.data import Samples
+from benchmark.federation.ledger import Ledger
 from benchmark.federation.slicing import empty_model, index_sets, slice_state
 from benchmark.flops import FlopMeter
 from benchmark.models.base import Classifier
@@ -29,22 +28,6 @@ from datasets import Augmentation
 
 TRAINING = "train"
 """Purpose of client-training streams, the same for every method on purpose."""
-
-
-@dataclass
-class Cost:
-    """What a client's work took.
-
-    Parameters
-    ----------
-    cached_seconds : float
-        Training seconds measured when a cached model was made.
-    cache_ids : list of str
-        Cache entries that were used or made.
-    """
-
-    cached_seconds: float = 0.0
-    cache_ids: list[str] = field(default_factory=list)
 
 
 class LocalClient:
@@ -89,6 +72,8 @@ class LocalClient:
         Reported losses by round and step.
     flops : FlopMeter
         Counts its operations.
+    ledger : Ledger
+        Books what its artefacts took.
     patient : bool
         Whether it waits for what another run is making just now, rather than raise
         :class:`~benchmark.store.BusyError`.
@@ -115,14 +100,15 @@ class LocalClient:
         self.images = samples.images
         self.labels = samples.labels
         self.round = 0
-        self.cost = Cost()
         self._made: dict[tuple[str, str], Entry] = {}
         self.budget = BudgetSpec()
         self.config: Mapping[str, Any] = {}
         self.arrived = Broadcast()
         self.flops = FlopMeter()
+        self.ledger = Ledger(self.flops)
         self.patient = True
         self.reports: dict[tuple[int, int], dict[str, float]] = {}
+        self._told: list[tuple[int, dict[str, float]]] = []
         self._start = start
         self._common = common
         self._scenario = scenario
@@ -202,23 +188,17 @@ class LocalClient:
 
     def local_model(self) -> Classifier:
         """Return this client's model: trained once per scenario, then taken from the cache."""
-        trained_now = False
 
-        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            nonlocal trained_now
-            trained_now = True
+        def make() -> Made:
             model = self.initial_model()
-            began, before = time.perf_counter(), self.flops.total
             # Whichever round asks for it first, it is the model of round 0.
             chance = self._streams.torch(
                 TRAINING, client=self.info.index, round=0, device=self.device
             )
             steps = self._fit(model, TRAINING, self.local_steps(), chance=chance)
-            info = {"seconds": time.perf_counter() - began, "steps": steps}
-            return model.state_dict(), {**info, "flops": self.flops.total - before}
+            return model.state_dict(), {"steps": steps}
 
-        entry = self._made_once("client", self._description(), make)
-        self._book(entry, made_now=trained_now, flops=entry.info.get("flops"))
+        entry = self._made_once("client", self._description(), make, "flops")
         # Fresh or cached, the model is loaded from the same bytes in the same layout.
         model = self.initial_model()
         model.load_state_dict(entry.load())
@@ -247,27 +227,22 @@ class LocalClient:
         self, kind: str, description: Mapping[str, Any], make: Callable[[], Made]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what ``make`` makes, or what it made in an earlier run; see the contract."""
-        made_now = False
 
-        def timed() -> Made:
-            nonlocal made_now
-            made_now = True
-            began, cached = time.perf_counter(), self.cost.cached_seconds
-            before = self.flops.total
+        def noted() -> Made:
+            first = len(self._told)
             tensors, values = _unpacked(make(), kind)
-            # What was taken from the cache meanwhile is part of the price.
-            seconds = time.perf_counter() - began + self.cost.cached_seconds - cached
-            # Not "flops", where caches of earlier versions have what was estimated wrongly.
-            operations = self.flops.total - before
-            return tensors, {"seconds": seconds, "operations": operations, "values": dict(values)}
+            return tensors, {"values": dict(values), "reports": self._told[first:]}
 
         key = {"of": self._description(), "round": self.round, "what": dict(description)}
         if not {"code", "version"} & description.keys():
             # Nobody can forget what it depends on: an edit of the method makes it anew, too.
             key |= {"code": self._code, "config": dict(self.config), "arrived": self._arrived()}
             key["budget"] = self.budget.canonical()
-        entry = self._made_once(kind, key, timed)
-        self._book(entry, made_now=made_now, flops=entry.info.get("operations"))
+        # Not "flops", where caches of earlier versions have what was estimated wrongly.
+        entry = self._made_once(kind, key, noted, "operations")
+        for step, scalars in entry.info.get("reports", ()):
+            # What was reported while it was made, if in another run; JSON has words for NaN.
+            self._note(step, {name: float(value) for name, value in scalars.items()})
         return entry.load(), dict(entry.info["values"])
 
     def _arrived(self) -> dict[str, Any]:
@@ -276,34 +251,21 @@ class LocalClient:
         return {"values": dict(self.arrived.values), "parts": parts}
 
     def _made_once(
-        self, kind: str, description: Mapping[str, Any], make: Callable[[], Made]
+        self, kind: str, description: Mapping[str, Any], make: Callable[[], Made], operations: str
     ) -> Entry:
         """Return a cache entry; raise BusyError if another run is at it and ``patient`` is off.
 
         Remembered here, so that what is asked for twice is made once without a cache, too.
         """
-        name = (kind, self._cache.key(description))
-        if name not in self._made:
-            wait = None if self.patient else 0.0
-            self._made[name] = self._cache.get_or_make(kind, description, make, wait=wait)
-        return self._made[name]
 
-    def _book(self, entry: Entry, *, made_now: bool, flops: int | None) -> None:
-        if entry.key in self.cost.cache_ids:
-            return  # asked for twice, but made once
-        self.cost.cache_ids.append(entry.key)
-        if not made_now:
-            self.cost.cached_seconds += float(entry.info["seconds"])
-            self.flops.add(flops)
+        def get_or_make(priced: Callable[[], Made]) -> Entry:
+            name = (kind, self._cache.key(description))
+            if name not in self._made:
+                wait = None if self.patient else 0.0
+                self._made[name] = self._cache.get_or_make(kind, description, priced, wait=wait)
+            return self._made[name]
 
-    def cost_snapshot(self) -> tuple[Cost, tuple[bool, int]]:
-        """Return what was booked so far, for :meth:`restore_cost`."""
-        return replace(self.cost, cache_ids=list(self.cost.cache_ids)), self.flops.snapshot()
-
-    def restore_cost(self, before: tuple[Cost, tuple[bool, int]]) -> None:
-        """Forget what was booked since."""
-        self.cost, flops = before
-        self.flops.restore(flops)
+        return self.ledger.entry(get_or_make, make, operations)
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return this client's random stream for a purpose and the current round."""
@@ -318,9 +280,13 @@ class LocalClient:
     def report(self, step: int, total: int, **scalars: float) -> None:
         """Report progress and losses; one reported again replaces what it was."""
         self._events.progress(f"client {self.info.index}", step, total, **scalars)
-        if scalars and self.budget.history_points:
-            kept = {name: float(value) for name, value in scalars.items()}
-            self.reports[self.round, step] = kept
+        if scalars:
+            self._note(step, {name: float(value) for name, value in scalars.items()})
+
+    def _note(self, step: int, scalars: dict[str, float]) -> None:
+        self._told.append((step, scalars))
+        if self.budget.history_points:
+            self.reports[self.round, step] = scalars
 
     def _fit(
         self,

@@ -68,5 +68,5 @@ def test_other_augmentation_makes_another_model(tmp_path: Path) -> None:
     for augmentation in (GIVEN, Augmentation(1, flip=True), Augmentation()):
         client = augmented(place, tmp_path, augmentation).client(0)
         client.local_model()
-        ids |= set(client.cost.cache_ids)
+        ids |= set(client.ledger.cost.cache_ids)
     assert len(ids) == 3

@@ -101,14 +101,14 @@ def test_a_local_model_is_trained_once(tmp_path: Path, monkeypatch: pytest.Monke
     client = federation.client(0)
     first = client.local_model()
     assert steps == [client.local_steps()]
-    assert client.cost.cached_seconds == 0
+    assert client.ledger.cost.cached_seconds == 0
     second = client.local_model()
     third = bench(tmp_path).federation().client(0)
     assert equal(first.state_dict(), second.state_dict())
     assert equal(first.state_dict(), third.local_model().state_dict())
     assert len(steps) == 1
-    assert third.cost.cached_seconds > 0
-    assert third.cost.cache_ids == [client.cost.cache_ids[0]]
+    assert third.ledger.cost.cached_seconds > 0
+    assert third.ledger.cost.cache_ids == [client.ledger.cost.cache_ids[0]]
     assert not first.training
     with torch.no_grad():
         next(first.parameters()).add_(1)
@@ -135,7 +135,7 @@ def test_another_scenario_has_other_models(tmp_path: Path, change: dict[str, Any
     def key(overrides: Mapping[str, Any]) -> str:
         client = bench(tmp_path, **overrides).federation().client(0)
         client.local_model()
-        return client.cost.cache_ids[0]
+        return client.ledger.cost.cache_ids[0]
 
     assert key(change) != key({})
 
@@ -306,3 +306,10 @@ def test_samples_are_copied_once() -> None:
     assert peak < 1.5 * images.nbytes
     samples.images.zero_()
     assert images.any(), "what is handed out is no view of the dataset"
+
+
+def test_fresh_weights_have_a_stream_for_each_round(tmp_path: Path) -> None:
+    server = bench(tmp_path).federation().server("dense", 2, BudgetSpec())
+    first = server.new_model().state_dict()
+    server.round = 1
+    assert not equal(first, server.new_model().state_dict())

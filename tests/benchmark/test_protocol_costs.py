@@ -107,7 +107,7 @@ def test_an_artifact_made_of_a_cached_one_costs_both(federation: Federation) -> 
     assert first.cached_client_seconds == pytest.approx(local)
     assert second.cached_client_seconds >= local + 3 * 0.05
     assert all(len(ids) == 2 for ids in first.cache_ids.values())
-    assert all(len(ids) == 1 for ids in second.cache_ids.values())
+    assert second.cache_ids == first.cache_ids
 
 
 @pytest.mark.parametrize(("description", "shared"), [({}, False), ({"version": 1}, True)])
@@ -237,3 +237,16 @@ def test_what_is_asked_for_twice_is_made_once_without_a_cache_too(tmp_path: Path
 
     assert without_a_cache(Twice()) == without_a_cache(Local())
     assert made == [0, 1, 2]
+
+
+def test_what_came_from_the_cache_is_a_cost_of_its_own_round_alone(federation: Federation) -> None:
+    class Taking(Toy):
+        turns = 2
+
+        def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
+            if client.round == 0:
+                client.ledger.cost.cached_seconds += 1000.0
+            return super().client_update(client, broadcast)
+
+    result = run(Taking(), federation)
+    assert all(1000 <= seconds < 2000 for seconds in result.client_seconds.values())

@@ -72,7 +72,7 @@ def test_the_precisions_share_no_client_model(make: Any, dense: ProtocolResult) 
         client = make("dense", "fp32").federation().client(index)
         client.local_model()
         assert len(ids) == 1
-        assert not set(ids) & set(client.cost.cache_ids)
+        assert not set(ids) & set(client.ledger.cost.cache_ids)
 
 
 def test_client_and_server_compute_in_the_runs_precision(make: Any) -> None:

@@ -1,0 +1,145 @@
+"""What a client's work costs: the same whoever did it, in this run or in an earlier one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from benchmark.contract import Made
+from benchmark.flops import FlopMeter
+from benchmark.store import Entry
+
+
+@dataclass
+class Cost:
+    """What a client's work took, beside the wall time of this run.
+
+    Parameters
+    ----------
+    cached_seconds : float
+        Seconds of work that was taken from the cache, as measured when it was done.
+    idle_seconds : float
+        Seconds of reading the cache, and of waiting for what another run made.
+    entries : list of (str, str)
+        Kind and key of the cache entries that were used or made.
+    """
+
+    cached_seconds: float = 0.0
+    idle_seconds: float = 0.0
+    entries: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def cache_ids(self) -> list[str]:
+        """Keys of the entries."""
+        return [key for _, key in self.entries]
+
+
+class Price(NamedTuple):
+    """What an artefact took, without those that it was made with.
+
+    ``flops`` is ``None`` where nobody counted them.
+    """
+
+    kind: str
+    key: str
+    seconds: float
+    flops: int | None
+
+
+class Ledger:
+    """Books what a client's artefacts took: each once, whoever made it and whoever asks for it.
+
+    An artefact made with others (a generator under the guide of the client's model) has a price
+    of its own beside theirs. So it costs the same whether they had been asked for before.
+
+    Parameters
+    ----------
+    flops : FlopMeter
+        Counts the client's operations.
+
+    Attributes
+    ----------
+    cost : Cost
+        What was booked so far.
+    """
+
+    def __init__(self, flops: FlopMeter) -> None:
+        self.cost = Cost()
+        self._flops = flops
+        self._asked: list[Price] = []
+        # What artefacts took, for the price of one that they are made in the midst of.
+        self._seconds = 0.0
+        self._operations = 0
+
+    def entry(
+        self,
+        get_or_make: Callable[[Callable[[], Made]], Entry],
+        make: Callable[[], Made],
+        name: str,
+    ) -> Entry:
+        """Return an artefact, made or taken from the cache, and book it.
+
+        Parameters
+        ----------
+        get_or_make : callable
+            Returns the entry, and calls what it is given if there is none.
+        make : callable
+            Returns tensors by name, and JSON values about them. Its price joins these.
+        name : str
+            The value that holds its operations.
+        """
+        worked: float | None = None
+
+        def priced() -> Made:
+            nonlocal worked
+            began = time.perf_counter()
+            try:
+                return self._priced(make, name)
+            finally:
+                worked = time.perf_counter() - began
+
+        with self._flops.apart():
+            began = time.perf_counter()
+            found = get_or_make(priced)
+            self.cost.idle_seconds += time.perf_counter() - began - (worked or 0.0)
+            for used in found.info.get("used", ()):
+                self._book(Price(*used), made_now=False)
+            price = Price(found.kind, found.key, float(found.info["seconds"]), found.info.get(name))
+            self._book(price, made_now=worked is not None)
+        return found
+
+    def _priced(self, make: Callable[[], Made], name: str) -> Made:
+        first, idle = len(self._asked), self.cost.idle_seconds
+        seconds, operations = self._seconds, self._operations
+        began, before = time.perf_counter(), self._flops.total
+        tensors, info = make()
+        took = time.perf_counter() - began - (self.cost.idle_seconds - idle)
+        own = {
+            "seconds": took - (self._seconds - seconds),
+            name: self._flops.total - before - (self._operations - operations),
+        }
+        used = {price[:2]: list(price) for price in self._asked[first:]}
+        return tensors, {**info, **own, **({"used": [*used.values()]} if used else {})}
+
+    def _book(self, price: Price, *, made_now: bool) -> None:
+        self._asked.append(price)
+        if price[:2] in self.cost.entries:
+            return  # asked for twice, but made once
+        self.cost.entries.append(price[:2])
+        self._operations += price.flops or 0
+        if made_now:
+            self._seconds += price.seconds
+        else:
+            self.cost.cached_seconds += price.seconds
+            self._flops.add(price.flops)
+
+    def snapshot(self) -> tuple[Cost, Any]:
+        """Return what was booked so far, for :meth:`restore`."""
+        return replace(self.cost, entries=list(self.cost.entries)), self._flops.snapshot()
+
+    def restore(self, before: tuple[Cost, Any]) -> None:
+        """Forget what was booked since; the snapshot can't be restored twice."""
+        self.cost, flops = before
+        self._flops.restore(flops)
