@@ -137,7 +137,9 @@ class GlobalModel:
     Parameters
     ----------
     model : nn.Module
-        From images in classifier range [B, C, H, W] to logits [B, num_classes].
+        From images in classifier range [B, C, H, W] to logits [B, num_classes]: one network, as
+        the clients have. What answers by several of them is a teacher, or makes the plugin a
+        :class:`Reference`; tables show the operations of an answer.
     teacher : nn.Module, optional
         The teacher that it was distilled from; evaluated beside it.
     details : mapping of str to JSON value

@@ -19,25 +19,26 @@ class UserError(Exception):
 
 
 class DivergedError(Exception):
-    """Training met a NaN or infinite loss.
+    """Training met a NaN or infinite loss, or what was trained answers so.
 
     Parameters
     ----------
     where : str
         What was being trained, for instance ``"client 3"``.
-    step : int
-        The optimiser step (0-based) at which it was seen.
+    step : int or None
+        The optimiser step (0-based) at which it was seen; ``None`` if there are none.
     reason : str
         What was seen, for instance ``"loss is nan"``.
     """
 
-    def __init__(self, where: str, step: int, reason: str) -> None:
-        super().__init__(f"{where} diverged at step {step}: {reason}")
+    def __init__(self, where: str, step: int | None, reason: str) -> None:
+        at = "" if step is None else f" at step {step}"
+        super().__init__(f"{where} diverged{at}: {reason}")
         self.where = where
         self.step = step
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[DivergedError], tuple[str, int, str]]:
+    def __reduce__(self) -> tuple[type[DivergedError], tuple[str, int | None, str]]:
         return (DivergedError, (self.where, self.step, self.reason))
 
 

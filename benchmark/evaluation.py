@@ -229,8 +229,8 @@ def _check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
         raise ValueError(f"labels lie outside 0 … {num_classes - 1}")
     bad = ~torch.isfinite(logits).all(1)
     if bool(bad.any()):
-        first = int(bad.nonzero()[0, 0])
-        raise DivergedError("evaluation", first, f"{int(bad.sum())} images have no finite logits")
+        said = f"{int(bad.sum())} of {len(bad)} images have no finite logits"
+        raise DivergedError("the model's answers", None, said)
 
 
 class SelectionRule(Protocol):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.cli import output
-from benchmark.registry.sources import plugin_files
+from benchmark.registry import own_frame
 from benchmark.store import TRACEBACK_NAME
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 SHOWN_PROBLEMS = 10
 """Reasons of failed runs printed at the end; the report has all."""
-
-_FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)$', re.MULTILINE)
 
 
 def say_failures(listener: Listener, store: ExperimentStore) -> None:
@@ -38,24 +35,6 @@ def say_failures(listener: Listener, store: ExperimentStore) -> None:
     if hidden > 0:
         more = output.counted(hidden, "more reason", "more reasons")
         output.error_line(f"{more}; the report lists all")
-
-
-def own_frame(text: str, plugin: Path) -> str:
-    """Return the last place of a traceback inside a plugin's own files; empty if there is none.
-
-    Parameters
-    ----------
-    text : str
-        The traceback.
-    plugin : Path
-        The plugin's file, or the ``__init__.py`` of its folder.
-    """
-    own = {file.resolve() for file in plugin_files(plugin)}
-    frames = [found for found in _FRAME.finditer(text) if Path(found["file"]).resolve() in own]
-    if not frames:
-        return ""
-    last = frames[-1]
-    return f"{Path(last['file']).name}:{last['line']}, in {last['name']}"
 
 
 def _traceback_file(store: ExperimentStore, run_id: str) -> Path | None:

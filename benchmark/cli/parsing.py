@@ -167,7 +167,10 @@ def settings(items: Iterable[str]) -> dict[str, dict[str, Any]]:
             if not isinstance(place, dict):
                 raise UserError(f"--set {key}: '{part}' is set to a value and to a group")
         if path[-1] in place:
-            raise UserError(f"--set: {key} is set twice")
+            raise UserError(
+                f"--set: {key} is set twice; to compare values, give them as `sweep` or `variants` "
+                "in a --config file, or the command once for each with one --experiment"
+            )
         place[path[-1]] = value
     return result
 

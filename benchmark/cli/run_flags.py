@@ -75,7 +75,7 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="write no tables, figures and page; `report` makes them at any time",
     )
-    group.add_argument("--quiet", action="store_true", help="no progress, only errors")
+    group.add_argument("--quiet", action="store_true", help="no progress, only tables and errors")
 
 
 def add_place_flags(made: Parser) -> None:

@@ -144,7 +144,9 @@ def _read(path: Path) -> Record:
     try:
         record = read_record(folder)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: there is no {RECORD_NAME}") from None
+        runs = sorted(path.glob(f"*/{RECORD_NAME}"))
+        hint = f"; name one of its runs, such as {runs[0].parent}" if runs else ""
+        raise UserError(f"{path}: there is no {RECORD_NAME}{hint}") from None
     except (DamagedError, UnknownSchemaError) as error:
         raise UserError(f"{path}: the record can't be used: {error}") from None
     if record.status is not Status.DONE:

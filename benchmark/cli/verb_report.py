@@ -31,18 +31,20 @@ def parser() -> Parser:
 
 def execute(values: argparse.Namespace, talk: Console) -> int:
     """Write and print the reports; return the exit status."""
-    from benchmark.store import Store
+    from benchmark.store import ExperimentStore, Store
 
     check_folder(values.results, "--results")
     known = Store(values.results).experiments()
     folders = [_folder(name, values.results, known) for name in values.experiments or known]
     if not folders:
+        if ExperimentStore(values.results, read_only=True).exists():
+            raise UserError(f"{values.results} is itself an experiment: report {values.results}")
         raise UserError(
             f"no experiment in {values.results}; run one first, or name its folder with --results"
         )
     for folder in dict.fromkeys(folders):
         output.say(talk, f"report of {folder}")
-        show_report(folder)
+        show_report(folder, talk)
     return 0
 
 

@@ -275,7 +275,7 @@ def _run(
         output.error_line(_how_to_go_on(options))
         return INTERRUPTED
     if report:
-        show_report(options.results / result.experiment)
+        show_report(options.results / result.experiment, None if quiet else talk)
     if not quiet:
         output.say(talk, summary(result, time.monotonic() - began))
     return _conclude(result, listener, options.results)
@@ -314,12 +314,16 @@ def _tracked(
             output.error_line(told.failure)
 
 
-def show_report(folder: Path) -> None:
-    """Write an experiment's tables and print them on stdout."""
+def show_report(folder: Path, talk: Console | None) -> None:
+    """Write an experiment's tables and print them on stdout; say what other code has made."""
+    from benchmark.cli.outdated import say_outdated
+    from benchmark.registry import discover
     from reports.api import write_report
     from reports.terminal import print_report
 
     print_report(write_report(folder), output.stdout())
+    if talk is not None:
+        say_outdated(folder, discover(), talk)
 
 
 def summary(result: GridResult, seconds: float) -> str:

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import platformdirs
 
 from benchmark.contract import Method, Reference
 from benchmark.errors import UserError, unknown
+from benchmark.registry.frames import own_frame
 from benchmark.registry.info import BrokenPlugin, MethodInfo, PluginError, describe_class
 from benchmark.registry.sources import (
     digest_files,
@@ -98,7 +100,7 @@ def discover() -> Registry:
             try:
                 found = _read(item, cache, fresh)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
-                reason = _reason(error)
+                reason = _reason(error, item.path)
                 found = BrokenPlugin(name=item.name, path=str(item.path), reason=reason)
         if isinstance(found, BrokenPlugin):
             # A name that a sound plugin has stays that one's: what is broken hides nothing.
@@ -146,7 +148,7 @@ def load(info: MethodInfo) -> type[Method[Any]]:
     try:
         module = importlib.import_module(info.module)
     except (Exception, SystemExit) as error:
-        reason = _reason(error)
+        reason = _reason(error, path)
         raise PluginError(f"method '{info.name}' can't be used: {reason}") from error
     return _find_class(module, info.attribute, info.path)
 
@@ -171,7 +173,8 @@ def asking(info: MethodInfo) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        raise PluginError(f"method '{info.name}' can't be used: {_reason(error)}") from error
+        reason = _reason(error, Path(info.path))
+        raise PluginError(f"method '{info.name}' can't be used: {reason}") from error
 
 
 def _candidates() -> Iterator[Candidate | BrokenPlugin]:
@@ -190,7 +193,7 @@ def _candidates() -> Iterator[Candidate | BrokenPlugin]:
             if spec is None or spec.origin is None:
                 raise ModuleNotFoundError(f"no module named '{point.module}'")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - its package may raise anything
-            reason = _reason(error)
+            reason = _reason(error, None)
             yield BrokenPlugin(name=point.name, path=point.value, reason=reason)
             continue
         yield Candidate(point.name, point.module, point.attr or None, Path(spec.origin))
@@ -279,9 +282,13 @@ def _find_class(module: Any, attribute: str | None, where: str) -> type[Method[A
     return found[0]
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, plugin: Path | None) -> str:
+    """Return what went wrong, with the line of the plugin that led to it."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, PluginError):
+        return text
+    place = own_frame("".join(traceback.format_exception(error)), plugin) if plugin else ""
+    return f"{type(error).__name__}: {text}" + (f" ({place})" if place else "")
 
 
 def _cache_file() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -64,17 +66,17 @@ class Watch:
 
             return noting_opened_data(note, self.kept)
 
-        def client_update(client: Client, broadcast: Broadcast) -> Upload:
+        def client_update(self_: Any, client: Client, broadcast: Broadcast) -> Upload:
             who = f"client {client.info.index}"
             own = {row.numpy().tobytes() for row in client.images.cpu()}
             rest = [row for row in pictures if row.numpy().tobytes() not in own]
             # Who holds everything, alone or in copies, has nobody to spy on.
             others = Secret(torch.stack(rest) if rest else pictures[:0], normalization)
             secrets = ((test, "reaches the test set"), (others, "reaches others' data"))
-            look(who, (client, broadcast), *secrets)
+            look(who, (client, broadcast, vars(self_), _shared(self_)), *secrets)
             images, labels = client.images.clone(), client.labels.clone()
-            with opening(who), self._caching(method, client):
-                upload = original_update(client, broadcast)
+            with opening(who), self._caching(self_, client):
+                upload: Upload = original_update(self_, client, broadcast)
             # A local model that is trained later would be trained on them.
             if not (torch.equal(images, client.images) and torch.equal(labels, client.labels)):
                 self.changed.append(f"{who}: images or labels were changed")
@@ -86,24 +88,28 @@ class Watch:
                 }
             return upload
 
-        def server_update(uploads: Mapping[int, Upload], server: Any, *rest: Any) -> GlobalModel:
+        def server_update(
+            self_: Any, uploads: Mapping[int, Upload], server: Any, *rest: Any
+        ) -> GlobalModel:
             secrets = ((test, "reaches the test set"), (everybody, "reaches client data"))
             look("the server", (server, uploads), *secrets)
             if not privileged:
-                kept = {key: value for key, value in vars(method).items() if key not in replaced}
-                look("the method", (kept,), (everybody, "keeps client data in self"))
+                kept = (vars(self_), _shared(self_))
+                look("the method", kept, (everybody, "keeps client data where the server finds it"))
             look("the oracle", rest, (test, "reaches the test set"))
             with opening("the server"):
-                made: GlobalModel = original_server(uploads, server, *rest)
+                made: GlobalModel = original_server(self_, uploads, server, *rest)
             return made
 
-        original_update = method.client_update
+        kind = type(method)
+        original_update = kind.client_update
         privileged = isinstance(method, Reference)
         server_name = "reference_update" if privileged else "server_update"
-        replaced = {"client_update", server_name}
-        original_server = getattr(method, server_name)
-        method.client_update = client_update  # type: ignore[method-assign]
-        setattr(method, server_name, server_update)
+        original_server = getattr(kind, server_name)
+        # A class of its own, for every client has a copy of the method: a function set on the
+        # instance would be copied as it is, and all clients share the `self` that it holds.
+        watched = {"client_update": client_update, server_name: server_update}
+        method.__class__ = type(kind.__name__, (kind,), {**watched, "__module__": kind.__module__})
 
     @contextmanager
     def _caching(self, method: Method[Any], client: Client) -> Iterator[None]:
@@ -122,3 +128,13 @@ class Watch:
             yield
         finally:
             del client.cached  # the class's own again
+
+
+def _shared(method: Method[Any]) -> list[object]:
+    """Return the attributes of a method's classes and modules: every copy of it sees them."""
+    classes = [kind for kind in type(method).__mro__ if issubclass(kind, Method)]
+    own = [kind for kind in classes if kind not in (Method, Reference)]
+    places = [dict(vars(kind)) for kind in own]
+    places += [dict(vars(sys.modules[name])) for name in {kind.__module__ for kind in own}]
+    code = (type, types.FunctionType, types.ModuleType)
+    return [value for place in places for value in place.values() if not isinstance(value, code)]

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import DivergedError, UserError
-from benchmark.evaluation import SELECTION, Evaluation, evaluate, inference_flops, predict
+from benchmark.evaluation import (
+    SELECTION,
+    Evaluation,
+    batch_gap,
+    evaluate,
+    inference_flops,
+    predict,
+)
 from benchmark.images import Normalization
 from benchmark.models.build import build
 
@@ -108,7 +115,7 @@ def test_logits_are_fp32_in_eval_mode_without_gradient_even_inside_autocast() ->
 
 @pytest.mark.parametrize("scale", [math.nan, math.inf])
 def test_a_model_without_finite_logits_has_no_accuracy(scale: float) -> None:
-    with pytest.raises(DivergedError, match="evaluation diverged at step 0: 2 images"):
+    with pytest.raises(DivergedError, match=r"^the model's answers diverged: 2 of 2 images"):
         check([0, 1], [0, 1], scale=scale)
 
 
@@ -168,3 +175,16 @@ def test_the_accuracy_of_record_is_the_last_never_the_best() -> None:
     assert SELECTION.description.endswith(".")
     with pytest.raises(ValueError, match="no accuracy"):
         SELECTION.select([])
+
+
+class Leaking(nn.Module):
+    """The first image of a batch tells in one of its logits how many mates it has."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = torch.zeros(len(images), 10)
+        logits[0, 0] = 0.01 * (len(images) - 1)
+        return logits
+
+
+def test_the_gap_is_that_of_the_one_logit_that_moves_most() -> None:
+    assert batch_gap(Leaking(), images_of([0] * 8), normalization=NORM) == pytest.approx(0.07)

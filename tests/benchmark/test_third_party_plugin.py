@@ -83,7 +83,22 @@ def test_it_keeps_the_contract(site: Path, clients: int) -> None:
 
 
 HOARDER = plugin_lab.SOURCE.replace(
-    '        if mode == "raise"', '        self.hoard = [client.images]\n        if mode == "raise"'
+    '        if mode == "raise"',
+    '        type(self).hoard = [client.images]\n        if mode == "raise"',
+)
+GLOBAL_HOARDER = "HOARD = []\n" + plugin_lab.SOURCE.replace(
+    '        if mode == "raise"', '        HOARD.append(client.images)\n        if mode == "raise"'
+)
+HOMEBODY = plugin_lab.SOURCE.replace(
+    '        if mode == "raise"',
+    "        if client.round == 0:\n"
+    "            self.mine = (client.info.index, client.images)\n"
+    "        assert self.mine[0] == client.info.index\n"
+    "        assert torch.equal(self.mine[1], client.images)\n"
+    '        if mode == "raise"',
+).replace(
+    "    def client_update",
+    "    @property\n    def rounds(self):\n        return 2\n\n    def client_update",
 )
 FORMS = (
     "client.images.float() / 255",
@@ -165,7 +180,8 @@ def peeker(how: str) -> str:
     ("source", "check", "says"),
     [
         *((peeker(how), sees_only_what_it_may, "the server opens .*digits") for how in PEEKERS),
-        (HOARDER, sees_only_what_it_may, "the method keeps client data in self"),
+        (HOARDER, sees_only_what_it_may, "client 0 reaches others' data"),
+        (GLOBAL_HOARDER, sees_only_what_it_may, "client 0 reaches others' data"),
         (SMUGGLER, sees_only_what_it_may, "the server reaches client data"),
         *(
             (teller(what), declares_what_it_uploads, f"client 0 uploads its {told}")
@@ -235,8 +251,16 @@ def test_an_image_is_found_wherever_it_hides(place: str, site: Path, tmp_path: P
     hidden = place.format("client.images")
     plugin_lab.install(site, HOARDER.replace("[client.images]", hidden))
     bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
-    with pytest.raises(AssertionError, match="the method keeps client data in self"):
+    with pytest.raises(AssertionError, match="client 1 reaches others' data"):
         sees_only_what_it_may(bench)
+
+
+def test_what_a_client_keeps_in_self_stays_there(site: Path, tmp_path: Path) -> None:
+    """In the suite's checks as in a run: each client has a method of its own."""
+    plugin_lab.install(site, HOMEBODY)
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    for check in (runs_and_classifies, sees_only_what_it_may, repeats_bit_for_bit):
+        check(bench)
 
 
 class Stopped:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmark.cli.failures import own_frame, say_failures
+from benchmark.cli.failures import say_failures
 from benchmark.cli.progress import Listener
 from benchmark.experiment import ExperimentSpec, PlannedRun
-from benchmark.registry import MethodInfo
+from benchmark.registry import MethodInfo, own_frame
 from benchmark.specs import CodeSpec, MethodSpec, RunSpec
 from benchmark.store import ExperimentStore, Record, Status
 

@@ -84,6 +84,9 @@ def test_every_value_counts_to_the_bit() -> None:
 
 def test_what_can_not_be_repeated_is_one_line(cli, made: Path, edited: Any) -> None:
     check(cli("repeat", "nowhere"), ["nowhere", "there is no record.json"])
+    Path("main", "0123456789abcdef").mkdir(parents=True)
+    Path("main", "0123456789abcdef", "record.json").write_text("{}")
+    check(cli("repeat", "main"), ["main: there is no", "such as main/0123456789abcdef"])
     record: Record = read_record(made)
 
     def refused(parts: list[str], **values: Any) -> None:

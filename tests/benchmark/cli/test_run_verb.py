@@ -64,7 +64,7 @@ def test_exit_status(
     cli, monkeypatch: pytest.MonkeyPatch, outcome: dict[str, object], status: int
 ) -> None:
     monkeypatch.setattr("benchmark.grid.execute", lambda *_, **__: result(**outcome))
-    monkeypatch.setattr("benchmark.cli.verb_run.show_report", lambda folder: None)
+    monkeypatch.setattr("benchmark.cli.verb_run.show_report", lambda *_: None)
     assert cli(*FAST).status == status
 
 
@@ -88,7 +88,7 @@ def test_a_report_unless_told_otherwise(
 ) -> None:
     written: list[Path] = []
     monkeypatch.setattr("benchmark.grid.execute", lambda *_, **__: result(done=1))
-    monkeypatch.setattr("benchmark.cli.verb_run.show_report", written.append)
+    monkeypatch.setattr("benchmark.cli.verb_run.show_report", lambda *told: written.append(told[0]))
     answer = cli(*FAST, *flags)
     assert "1 run done" in answer.err
     assert written == ([] if flags else [Path("results/main")])

@@ -236,6 +236,8 @@ def test_report_takes_a_name_or_a_folder(cli, tmp_path: Path) -> None:
     said = [answer.err.splitlines()[0] for answer in answers]
     assert said == ["report of results/main"] * 2 + ["report of elsewhere/other"]
     assert [answer.status for answer in answers] == [0, 0, 0]
+    within = cli("report", "--results", "results/main")
+    assert (within.status, "results/main is itself an experiment" in within.err) == (2, True)
     # A name is looked for in --results alone, whatever folder of that name lies around.
     Store(tmp_path).experiment("near").update_manifest({})
     assert "near" in cli("report", "near").err
