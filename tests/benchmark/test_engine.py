@@ -13,16 +13,18 @@ from grids import ROOT, planned, run_grid
 from torch import Tensor, nn
 
 from benchmark import engine
-from benchmark.contract import Broadcast, Upload
-from benchmark.engine import _history, configured_method
+from benchmark.contract import Broadcast, GlobalModel, Upload
+from benchmark.engine import _history, _Judged, configured_method
 from benchmark.errors import DivergedError, UserError
 from benchmark.evaluation import Evaluation
+from benchmark.events import Events
 from benchmark.federation.server import Snapshot
 from benchmark.models.build import build
 from benchmark.registry import PluginError
 from benchmark.seeds import Streams
 from benchmark.specs import RunSpec, digest_of
-from benchmark.store import Store
+from benchmark.store import Cache, Store
+from benchmark.testing import Bench
 from benchmark.wire import encode
 
 TINY: dict[str, Any] = {"train_samples": 120, "epochs": 1, "clients": 2, "rounds_warmup": 1}
@@ -298,3 +300,29 @@ def test_a_node_without_the_weights_fails_before_it_trains(
     monkeypatch.setattr(engine, "configured_method", refuse)
     with pytest.raises(UserError, match=r"there is no file .*none\.pth"):
         engine.execute(payload)
+
+
+class LenientEvaluator(FakeEvaluator):
+    """Finds no fault with a model, and no cost."""
+
+    def inference_flops(self, model: nn.Module | None) -> int:
+        return 0
+
+    def batch_gap(self, model: nn.Module) -> float:
+        return 0.0
+
+
+def test_the_accuracy_of_record_is_the_finished_models_however_good_it_was_before(
+    tmp_path: Path,
+) -> None:
+    place = Bench("fedavg", TINY, folder=tmp_path)
+    result = place.run()
+    result.server.snapshots[:] = [
+        Snapshot(0, step, {}, model_of(value)) for step, value in ((1, 0.75), (2, 0.25))
+    ]
+    result.output = GlobalModel(model_of(0.25))
+    judged = _Judged({}, place.spec, place.federation(), result)
+    judged.evaluator = LenientEvaluator()  # type: ignore[assignment]
+    judged.measure(Cache(tmp_path), Events())
+    assert [row["accuracy"] for row in judged.history] == [0.75, 0.25]
+    assert judged.metrics["accuracy"] == 0.25

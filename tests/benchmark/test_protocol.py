@@ -308,3 +308,13 @@ def test_models_are_cached_in_the_folder(federation: Federation, tmp_path: Path)
     other = Bench("ensemble", {"train_samples": 150, "epochs": 1}, folder=tmp_path).federation()
     run(Local(), other)
     assert len(list((tmp_path / "client").rglob("data.safetensors"))) == 3
+
+
+def test_a_broadcast_of_values_alone_is_booked(federation: Federation) -> None:
+    class Telling(Toy):
+        def broadcast(self, client: Any, server: Any) -> Broadcast:
+            return Broadcast({}, {"to": client.index})
+
+    booked = run(Telling(), federation).traffic.broadcasts
+    assert set(booked) == {(0, index) for index in range(3)}
+    assert all(parts["values"] == len('{"values":{"to":0}}') for parts in booked.values())

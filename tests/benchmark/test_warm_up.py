@@ -233,3 +233,12 @@ def test_the_warm_ups_traffic_is_booked(tmp_path: Path, widths: Any) -> None:
         assert sum(up.values()) == len(encode(Upload({"model": state}, values)))
         assert sum(down.values()) == len(encode(Broadcast({"model": state})))
     assert bench(tmp_path, widths=widths).federation().warmup_traffic.totals() == (0, 0)
+
+
+def test_a_warm_up_round_is_not_annealed(tmp_path: Path) -> None:
+    warm = {"rounds_warmup": 1, "warmup_steps": 3}
+    annealed, constant = (
+        start_of(bench(tmp_path / schedule, schedule=schedule, **warm).federation())
+        for schedule in ("cosine", "constant")
+    )
+    assert equal(annealed, constant)

@@ -277,3 +277,10 @@ def test_wrong_arguments(change: dict[str, Any], message: str) -> None:
     with pytest.raises(PartitionError, match=message) as caught:
         partition(**(arguments | change), rng=np.random.default_rng(0))
     assert "\n" not in str(caught.value)
+
+
+def test_a_draw_without_mass_falls_on_every_open_client_alike() -> None:
+    free = np.array([False, True, True])
+    # The legacy stream has no mass at this alpha, whatever its seed.
+    chosen = [int(shares(1e-6, free, np.random.RandomState(seed)).argmax()) for seed in range(30)]
+    assert set(chosen) == {1, 2}

@@ -216,3 +216,21 @@ def test_central_training_has_the_plans_largest_width(folder: Path) -> None:
     place = bench("centralized", folder, widths=("1/4,1/8",))
     model = place.run().output.model
     assert model.state_dict()["conv1.weight"].shape[0] == 8
+
+
+def test_central_training_has_the_chance_of_the_training_seed(folder: Path) -> None:
+    place = bench("centralized", folder, seeds=[1], split_seeds=[0])
+    federation, everybody = place.federation(), place.data.everybody(CPU)
+    model: nn.Module = federation.client(0).initial_model()
+    train(
+        model,
+        everybody.images,
+        everybody.labels,
+        recipe=place.spec.scenario.recipe,
+        normalization=place.data.task.normalization,
+        augmentation=federation.augmentation,
+        generator=Streams(1).torch("central training"),
+        compute=place.spec.compute,
+    )
+    for name, value in place.run().output.model.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name

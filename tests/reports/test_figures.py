@@ -274,13 +274,15 @@ def test_the_front_lies_above_error_bars_and_rings_its_members() -> None:
     assert all(front.get_zorder() > one.get_zorder() for one in others)
 
 
-def test_methods_of_equal_bytes_stand_side_by_side() -> None:
-    points = tuple(Point(f"{at}", False, at, 5.0, 50.0 + at, 0.0) for at in range(3))
+@pytest.mark.parametrize("more", [0.0, 0.01])
+def test_methods_of_equal_bytes_stand_side_by_side_the_best_first(more: float) -> None:
+    """What it beats is not left of the front, though its label counts cost some bytes more."""
+    points = tuple(Point(f"{at}", False, at, 5.0 + at * more, 50.0 + at, 0.0) for at in range(3))
     axis = Traffic((("", points),), ()).draw().axes[0]
     x = [box.lines[0].get_xdata()[0] for box in axis.containers]
-    assert x[0] < x[1] < x[2]
-    assert x[1] == pytest.approx(5.0)
-    assert x[2] / x[0] < 1.1
+    assert x[2] < x[1] < x[0]
+    assert x[1] == pytest.approx(5.0 + more, rel=1e-4)
+    assert x[0] / x[2] < 1.1
 
 
 def test_further_scenarios_stand_in_further_figures(lab: Lab) -> None:

@@ -283,7 +283,7 @@ def test_every_method_stands_against_the_best(lab: Lab) -> None:
     table = write_report(lab.plan(), figures=False).rendered["against_best"]
     (row,) = table.rows
     assert row.label == "averaging"
-    assert [cell.text for cell in row.cells][:3] == ["distilling", "-8.00", "3"]
+    assert [cell.text for cell in row.cells][:3] == ["distilling", "−8.00", "3"]
     assert table.columns[1] == ("difference",)
 
 
@@ -299,6 +299,11 @@ def test_seeds_of_one_split_are_counted_once_and_the_notes_say_so(lab: Lab) -> N
             lab.add(method, seed, accuracy, split_seed=0)
     report = write_report(lab.plan(), figures=False)
     [row] = report.rendered["against_best"].rows
-    assert [cell.text for cell in row.cells][1:3] == ["-11.00", "1"]
+    assert [cell.text for cell in row.cells][1:3] == ["−11.00", "1"]
     assert any("Some seeds have one split" in note for note in report.notes)
     assert any(note.startswith("With fewer than 3 shared splits") for note in report.notes)
+
+
+def test_methods_that_are_equal_share_their_ranks() -> None:
+    scores = pd.DataFrame({"a": [0.9, 0.9, 0.9], "b": [0.9, 0.9, 0.9], "c": [0.5, 0.6, 0.7]})
+    assert friedman_nemenyi(scores).mean.to_dict() == {"a": 1.5, "b": 1.5, "c": 3.0}

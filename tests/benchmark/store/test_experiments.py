@@ -18,7 +18,7 @@ from benchmark.store import (
     StoreError,
     read_record,
 )
-from benchmark.store.files import write_json
+from benchmark.store.files import read_json, write_json
 
 
 def test_a_published_run_is_found_with_raw_values(store: ExperimentStore) -> None:
@@ -213,3 +213,28 @@ def test_an_unwritable_results_folder_is_named(tmp_path: Path) -> None:
         pass
     Store(tmp_path / "fine").check_writable()
     assert list((tmp_path / "fine").iterdir()) == []
+
+
+def test_the_tenth_attempt_comes_after_the_ninth(store: ExperimentStore) -> None:
+    for _ in range(10):
+        store.begin(RUN).fail(record(status=Status.FAILED, reason="no luck", metrics={}))
+    latest = store.latest_attempt(RUN)
+    assert latest is not None
+    assert latest.number == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"host": "another", "pid": 2**30}, Status.NOT_RUN),  # who can tell from here?
+        ({"created": 1.0}, Status.INTERRUPTED),  # the number was given to another process
+    ],
+)
+def test_whether_an_attempt_is_worked_on(
+    store: ExperimentStore, change: dict[str, object], status: Status
+) -> None:
+    note = store.begin(RUN).path / "started.json"
+    write_json(note, {**read_json(note), **change})
+    latest = store.latest_attempt(RUN)
+    assert latest is not None
+    assert latest.status is status

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from store_lab import OTHER, RUN, cell, publish, record
 
@@ -100,3 +102,12 @@ def test_states_say_what_became_of_every_cell(store: ExperimentStore) -> None:
     assert states[1].reason == "ValueError: x"
     assert states[0].record is not None
     assert states[3].record is None
+
+
+def test_the_later_of_two_records_wins_the_cell_of_a_rebuilt_manifest(
+    store: ExperimentStore,
+) -> None:
+    for age, run_id in ((100, OTHER), (0, RUN)):
+        folder = publish(store, run_id, cell_id="a")
+        os.utime(folder / "record.json", (2e9 - age, 2e9 - age))
+    assert store.manifest().cells["a"].run_id == RUN

@@ -397,3 +397,11 @@ def test_keeping_memory_is_optional_and_changes_no_bit(monkeypatch: pytest.Monke
     assert same_state(before, after)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not reuse_freed_memory()
+
+
+def test_the_schedule_spans_the_steps_that_are_given() -> None:
+    given, whole = small(), small()
+    recipe = RecipeSpec(epochs=3, batch_size=64, lr=0.05, schedule="cosine")  # a step an epoch
+    run(given, n=12, steps=3, recipe=recipe.model_copy(update={"epochs": 50}))
+    run(whole, n=12, recipe=recipe)
+    assert same_state(given, whole)

@@ -189,3 +189,11 @@ def test_the_generators_turn_leaves_no_gradient_in_the_discriminator() -> None:
     after = [p.grad for p in gan.discriminator.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(grads, after, strict=True) if b is not None)
     assert len(grads) == len(after)
+
+
+def test_entropy_has_its_slope_in_the_logits() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(entropy_loss(logits), logits)
+    shares = logits.detach().softmax(1)
+    entropy = torch.special.entr(shares).sum()
+    assert torch.allclose(slope, -shares * (shares.log() + entropy), atol=1e-3)
