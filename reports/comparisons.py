@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.formats import probability
+from reports.formats import points, probability
 from reports.grid import Grid
 from reports.row_marks import round_signs
 from reports.scores import problems
@@ -163,11 +163,11 @@ def _against(pair: Mapping[str, Any], best: str) -> tuple[Cell, ...]:
     ends = [pair["ci95_low"], pair["ci95_high"]]
     interval = Cell(muted=True)
     if None not in ends:
-        low, high = sorted(100 * turn * end for end in ends)
-        interval = Cell(f"{low:.2f} to {high:.2f}")
+        low, high = sorted(turn * end for end in ends)
+        interval = Cell(f"{points(low)} to {points(high)}")
     tests = [pair.get(name) for name in ("p_t", "p_t_holm", "p_wilcoxon")]
     return (
-        Cell(f"{100 * turn * pair['difference']:.2f}"),
+        Cell(points(turn * pair["difference"])),
         Cell(str(pair["pairs"])),
         interval,
         *(Cell(muted=True) if p is None else Cell(probability(p)) for p in tests),

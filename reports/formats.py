@@ -16,6 +16,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
+def points(share: float) -> str:
+    """Return a difference of shares in percentage points, with two decimals and a minus sign."""
+    return f"{100 * share:.2f}".replace("-", "−")
+
+
 def percent_parts(summary: Summary) -> tuple[str, str]:
     """Return mean and spread of a share as percentages; the spread is empty with one value."""
     return percent(summary.mean), "" if summary.sd is None else percent(summary.sd)

@@ -84,10 +84,10 @@ def _beside(points: Sequence[Point]) -> list[float]:
     """Return where points are drawn on the x axis: those of equal bytes stand side by side.
 
     On a logarithmic axis no point moves further than its neighbours need, and their order
-    stays (points of equal bytes by rising accuracy), so that the front's steps still rise.
+    stays, so that the front's steps still rise. Of those that count as one price the most
+    accurate stands first: what it beats is never left of the front.
     """
-    moved = [place for place, point in enumerate(points) if point.megabytes > 0]
-    moved.sort(key=lambda place: (points[place].megabytes, points[place].accuracy))
+    moved = _by_price(points)
     logs = [math.log(points[place].megabytes) for place in moved]
     # The axis reaches to half and double. Ten methods of equal bytes are still read as equal.
     span = logs[-1] - logs[0] + math.log(4)
@@ -110,6 +110,17 @@ def _beside(points: Sequence[Point]) -> list[float]:
         if not math.isclose(value, math.log(found[place]), abs_tol=1e-9):
             found[place] = math.exp(value)
     return found
+
+
+def _by_price(points: Sequence[Point]) -> list[int]:
+    """Return the places of points that cost anything: by price, then the most accurate first."""
+    price, prices = 0.0, {}
+    for place in sorted(range(len(points)), key=lambda place: points[place].megabytes):
+        if points[place].megabytes > _SAME_PRICE * price:
+            price = points[place].megabytes
+        prices[place] = price
+    costly = [place for place, price in prices.items() if price > 0]
+    return sorted(costly, key=lambda place: (prices[place], -points[place].accuracy))
 
 
 def _front(axis: Axes, members: Sequence[tuple[float, float]]) -> None:
