@@ -100,6 +100,13 @@ def leaves_global_chance_alone(bench: Bench) -> None:
     )
 
 
+def draws_each_stream_once(bench: Bench) -> None:
+    """Ask once a round for a stream: the same purpose gives the same numbers each time."""
+    second = bench.second
+    _require_none(second.watch.repeated)
+    second.completed()
+
+
 def ignores_batch_mates(bench: Bench) -> None:
     """Predict an image alike whichever others are in its batch."""
     output = bench.first.result.output
@@ -191,6 +198,7 @@ CHECKS: tuple[Check, ...] = (
     runs_and_classifies,
     repeats_bit_for_bit,
     leaves_global_chance_alone,
+    draws_each_stream_once,
     ignores_batch_mates,
     sees_only_what_it_may,
     declares_what_it_uploads,

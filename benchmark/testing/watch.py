@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class Watch:
     """What uploads tell of labels, and the method does not say that it uses."""
     shared: list[str] = field(default_factory=list)
     """Parameters that what a client keeps depends on, and its description doesn't name."""
+    repeated: list[str] = field(default_factory=list)
+    """Streams that were asked for more than once in a round."""
     sent: dict[tuple[str, int, int], dict[str, int]] = field(default_factory=dict)
     """Bytes of every part by way, round and client."""
 
@@ -75,7 +78,7 @@ class Watch:
             secrets = ((test, "reaches the test set"), (others, "reaches others' data"))
             look(who, (client, broadcast, vars(self_), _shared(self_)), *secrets)
             images, labels = client.images.clone(), client.labels.clone()
-            with opening(who), self._caching(self_, client):
+            with opening(who), self._caching(self_, client), self._streams(who, client):
                 upload: Upload = original_update(self_, client, broadcast)
             # A local model that is trained later would be trained on them.
             if not (torch.equal(images, client.images) and torch.equal(labels, client.labels)):
@@ -97,7 +100,7 @@ class Watch:
                 kept = (vars(self_), _shared(self_))
                 look("the method", kept, (everybody, "keeps client data where the server finds it"))
             look("the oracle", rest, (test, "reaches the test set"))
-            with opening("the server"):
+            with opening("the server"), self._streams("the server", server):
                 made: GlobalModel = original_server(self_, uploads, server, *rest)
             return made
 
@@ -110,6 +113,28 @@ class Watch:
         # instance would be copied as it is, and all clients share the `self` that it holds.
         watched = {"client_update": client_update, server_name: server_update}
         method.__class__ = type(kind.__name__, (kind,), {**watched, "__module__": kind.__module__})
+
+    @contextmanager
+    def _streams(self, who: str, holder: Any) -> Iterator[None]:
+        """Note which streams are asked for more than once: each time they begin anew."""
+        asked: Counter[str] = Counter()
+
+        def generator(purpose: str) -> torch.Generator:
+            asked[purpose] += 1
+            made: torch.Generator = type(holder).generator(holder, purpose)
+            return made
+
+        holder.generator = generator
+        try:
+            yield
+        finally:
+            del holder.generator
+            self.repeated += [
+                f"{who} asks {times} times for the stream '{purpose}' in round {holder.round}, and "
+                "gets the same numbers each time: ask once, before a loop, or for several purposes"
+                for purpose, times in asked.items()
+                if times > 1
+            ]
 
     @contextmanager
     def _caching(self, method: Method[Any], client: Client) -> Iterator[None]:

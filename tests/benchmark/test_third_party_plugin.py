@@ -23,6 +23,7 @@ from benchmark.testing.checks import (
     Check,
     declares_what_it_uploads,
     describes_what_it_caches,
+    draws_each_stream_once,
     leaves_global_chance_alone,
     leaves_its_inputs_alone,
     repeats_bit_for_bit,
@@ -88,6 +89,16 @@ HOARDER = plugin_lab.SOURCE.replace(
 )
 GLOBAL_HOARDER = "HOARD = []\n" + plugin_lab.SOURCE.replace(
     '        if mode == "raise"', '        HOARD.append(client.images)\n        if mode == "raise"'
+)
+STUTTERER = plugin_lab.SOURCE.replace(
+    '        if mode == "raise"',
+    "        for _ in range(2):\n"
+    '            torch.randn(1, generator=client.generator("noise"))\n'
+    '        if mode == "raise"',
+)
+LOOPING = plugin_lab.SOURCE.replace(
+    "        return GlobalModel(model)",
+    '        [server.generator("noise") for _ in range(3)]\n        return GlobalModel(model)',
 )
 HOMEBODY = plugin_lab.SOURCE.replace(
     '        if mode == "raise"',
@@ -192,6 +203,12 @@ def peeker(how: str) -> str:
             for what, told in TOLD.items()
         ),
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
+        (
+            STUTTERER,
+            draws_each_stream_once,
+            "client 0 asks 2 times for the stream 'noise' in round 0",
+        ),
+        (LOOPING, draws_each_stream_once, "the server asks 3 times for the stream 'noise'"),
         (GAMBLER, leaves_global_chance_alone, "uses the global RNG of torch"),
         (LOADED_DIE, leaves_global_chance_alone, "uses the global RNG of Python"),
         (KEEPER, describes_what_it_caches, "'scaled' is made by parameter 'scale', which"),
