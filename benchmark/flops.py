@@ -146,6 +146,11 @@ class FlopMeter:
         loose = self._counter.total if self._on else 0
         return self._closed + loose + sum(tally.total for tally in self._tallies.values())
 
+    @property
+    def counting(self) -> bool:
+        """Whether what is done now will have been counted, or estimated."""
+        return self._open and not self._paused
+
     def add(self, flops: int | None) -> None:
         """Add operations that were counted when they were done, in an earlier run.
 

@@ -29,7 +29,12 @@ def default_notes(grid: Grid, defaults: Mapping[str, Mapping[str, Any]]) -> list
         known = defaults.get(row.method)
         if known is None or row not in configs or bases.get(row.method, row) != row:
             continue
-        change = differences(known, configs[row])
+        here = configs[row]
+        # What only one of them has was a parameter of the method at another time.
+        shared = known.keys() & here.keys()
+        change = differences(
+            *({key: value for key, value in one.items() if key in shared} for one in (known, here))
+        )
         if change:
             others = " (what its other rows change: table 'Ablations')" * (row.method in bases)
             said.append(f"{row.label}{others}: {change_text(change)}")

@@ -31,6 +31,7 @@ def parser() -> Parser:
 
 def execute(values: argparse.Namespace, talk: Console) -> int:
     """Write and print the reports; return the exit status."""
+    from benchmark.registry import discover
     from benchmark.store import ExperimentStore, Store
 
     check_folder(values.results, "--results")
@@ -42,9 +43,10 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         raise UserError(
             f"no experiment in {values.results}; run one first, or name its folder with --results"
         )
+    registry = discover()
     for folder in dict.fromkeys(folders):
         output.say(talk, f"report of {folder}")
-        show_report(folder, talk)
+        show_report(folder, registry, talk)
     return 0
 
 
@@ -55,7 +57,9 @@ def _folder(named: str, results: Path, known: Sequence[str]) -> Path:
     path = Path(named)
     if named in known:
         return results / named
-    if len(path.parts) > 1 and ExperimentStore(path, read_only=True).exists():
+    if (path.is_absolute() or named != path.name) and ExperimentStore(
+        path, read_only=True
+    ).exists():
         return path
     if not known:
         raise UserError(f"no experiment in {results}, nor is '{named}' the folder of one")

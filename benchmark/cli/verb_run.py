@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from benchmark.experiment import ExperimentSpec, PlannedRun
     from benchmark.grid import GridResult, Options
     from benchmark.grid import Listener as Listening
-    from benchmark.registry import BrokenPlugin
+    from benchmark.registry import BrokenPlugin, Registry
     from benchmark.specs import ComputeSpec
 
 _DESCRIPTION = """\
@@ -111,7 +111,7 @@ def execute(values: argparse.Namespace, talk: Console) -> int:
         executor=executor,
         quiet=values.quiet,
         todo=len(todo),
-        report=not values.no_report,
+        report=None if values.no_report else registry,
         tracker=values.tracker,
     )
 
@@ -258,7 +258,7 @@ def _run(
     executor: Executor | None,
     quiet: bool,
     todo: int,
-    report: bool,
+    report: Registry | None,
     tracker: str | None,
 ) -> int:
     from benchmark import grid
@@ -274,8 +274,8 @@ def _run(
     except KeyboardInterrupt:
         output.error_line(_how_to_go_on(options))
         return INTERRUPTED
-    if report:
-        show_report(options.results / result.experiment, None if quiet else talk)
+    if report is not None:
+        show_report(options.results / result.experiment, report, None if quiet else talk)
     if not quiet:
         output.say(talk, summary(result, time.monotonic() - began))
     return _conclude(result, listener, options.results)
@@ -314,16 +314,25 @@ def _tracked(
             output.error_line(told.failure)
 
 
-def show_report(folder: Path, talk: Console | None) -> None:
-    """Write an experiment's tables and print them on stdout; say what other code has made."""
+def show_report(folder: Path, registry: Registry, talk: Console | None) -> None:
+    """Write an experiment's tables and print them on stdout; say what other code has made.
+
+    Parameters
+    ----------
+    folder : Path
+        The experiment's folder.
+    registry : Registry
+        The plugins as they were found when the command began.
+    talk : Console or None
+        Where that is said; nowhere if there is none.
+    """
     from benchmark.cli.outdated import say_outdated
-    from benchmark.registry import discover
     from reports.api import write_report
     from reports.terminal import print_report
 
     print_report(write_report(folder), output.stdout())
     if talk is not None:
-        say_outdated(folder, discover(), talk)
+        say_outdated(folder, registry, talk)
 
 
 def summary(result: GridResult, seconds: float) -> str:

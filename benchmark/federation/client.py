@@ -238,7 +238,8 @@ class LocalClient:
             # Nobody can forget what it depends on: an edit of the method makes it anew, too.
             key |= {"code": self._code, "config": dict(self.config), "arrived": self._arrived()}
             key["budget"] = self.budget.canonical()
-        # Not "flops", where caches of earlier versions have what was estimated wrongly.
+        # Not "flops", where caches of earlier versions have what was estimated wrongly. Entries
+        # without "used" are older than it: theirs may hold the client's training, too.
         entry = self._made_once(kind, key, noted, "operations")
         for step, scalars in entry.info.get("reports", ()):
             # What was reported while it was made, if in another run; JSON has words for NaN.
@@ -269,6 +270,9 @@ class LocalClient:
 
     def generator(self, purpose: str) -> torch.Generator:
         """Return this client's random stream for a purpose and the current round."""
+        return self._stream(purpose)
+
+    def _stream(self, purpose: str) -> torch.Generator:
         return self._streams.torch(
             purpose, client=self.info.index, round=self.round, device=self.device
         )
@@ -281,7 +285,7 @@ class LocalClient:
         """Report progress and losses; one reported again replaces what it was."""
         self._events.progress(f"client {self.info.index}", step, total, **scalars)
         if scalars:
-            self._note(step, {name: float(value) for name, value in scalars.items()})
+            self._note(int(step), {name: float(value) for name, value in scalars.items()})
 
     def _note(self, step: int, scalars: dict[str, float]) -> None:
         self._told.append((step, scalars))
@@ -308,7 +312,7 @@ class LocalClient:
             recipe=self._recipe_for(purpose),
             normalization=self.task.normalization,
             augmentation=self._augmentation if self.recipe.augment else Augmentation(),
-            generator=chance or self.generator(purpose),
+            generator=chance or self._stream(purpose),
             compute=self._compute,
             steps=steps,
             lr=lr,

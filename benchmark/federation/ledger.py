@@ -116,10 +116,12 @@ class Ledger:
         began, before = time.perf_counter(), self._flops.total
         tensors, info = make()
         took = time.perf_counter() - began - (self.cost.idle_seconds - idle)
-        own = {
+        own: dict[str, float | None] = {
             "seconds": took - (self._seconds - seconds),
-            name: self._flops.total - before - (self._operations - operations),
+            name: None,
         }
+        if self._flops.counting:
+            own[name] = self._flops.total - before - (self._operations - operations)
         used = {price[:2]: list(price) for price in self._asked[first:]}
         return tensors, {**info, **own, **({"used": [*used.values()]} if used else {})}
 

@@ -69,6 +69,9 @@ class Watch:
 
             return noting_opened_data(note, self.kept)
 
+        def original(self_: Any, name: str) -> Any:
+            return getattr(super(seen, self_), name)
+
         def client_update(self_: Any, client: Client, broadcast: Broadcast) -> Upload:
             who = f"client {client.info.index}"
             own = {row.numpy().tobytes() for row in client.images.cpu()}
@@ -79,7 +82,7 @@ class Watch:
             look(who, (client, broadcast, vars(self_), _shared(self_)), *secrets)
             images, labels = client.images.clone(), client.labels.clone()
             with opening(who), self._caching(self_, client), self._streams(who, client):
-                upload: Upload = original_update(self_, client, broadcast)
+                upload: Upload = original(self_, "client_update")(client, broadcast)
             # A local model that is trained later would be trained on them.
             if not (torch.equal(images, client.images) and torch.equal(labels, client.labels)):
                 self.changed.append(f"{who}: images or labels were changed")
@@ -101,18 +104,21 @@ class Watch:
                 look("the method", kept, (everybody, "keeps client data where the server finds it"))
             look("the oracle", rest, (test, "reaches the test set"))
             with opening("the server"), self._streams("the server", server):
-                made: GlobalModel = original_server(self_, uploads, server, *rest)
+                made: GlobalModel = original(self_, server_name)(uploads, server, *rest)
             return made
 
         kind = type(method)
-        original_update = kind.client_update
         privileged = isinstance(method, Reference)
         server_name = "reference_update" if privileged else "server_update"
-        original_server = getattr(kind, server_name)
         # A class of its own, for every client has a copy of the method: a function set on the
         # instance would be copied as it is, and all clients share the `self` that it holds.
         watched = {"client_update": client_update, server_name: server_update}
-        method.__class__ = type(kind.__name__, (kind,), {**watched, "__module__": kind.__module__})
+        seen: type = type(kind.__name__, (kind,), {**watched, "__module__": kind.__module__})
+        self.reached += [
+            f"the method sets self.{name}, which hides what its class defines from these checks"
+            for name in watched.keys() & vars(method).keys()
+        ]
+        method.__class__ = seen
 
     @contextmanager
     def _streams(self, who: str, holder: Any) -> Iterator[None]:

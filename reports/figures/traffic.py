@@ -114,13 +114,14 @@ def _beside(points: Sequence[Point]) -> list[float]:
 
 def _by_price(points: Sequence[Point]) -> list[int]:
     """Return the places of points that cost anything: by price, then the most accurate first."""
-    price, prices = 0.0, {}
-    for place in sorted(range(len(points)), key=lambda place: points[place].megabytes):
-        if points[place].megabytes > _SAME_PRICE * price:
-            price = points[place].megabytes
-        prices[place] = price
-    costly = [place for place, price in prices.items() if price > 0]
-    return sorted(costly, key=lambda place: (prices[place], -points[place].accuracy))
+    prices = [price for price, _ in _members([one for one in points if not one.reference])]
+
+    def rank(place: int) -> tuple[float, float]:
+        own = points[place].megabytes
+        shared = [price for price in prices if price <= own <= _SAME_PRICE * price]
+        return max(shared, default=own), -points[place].accuracy
+
+    return sorted((at for at, one in enumerate(points) if one.megabytes > 0), key=rank)
 
 
 def _front(axis: Axes, members: Sequence[tuple[float, float]]) -> None:
@@ -200,16 +201,19 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
     Of those within 1 % of the cheapest one's bytes the most accurate alone counts.
     """
-    front: list[Point] = []
-    cheapest = 0.0  # of the last member's price
+    return [member for _, member in _members(points)]
+
+
+def _members(points: Sequence[Point]) -> list[tuple[float, Point]]:
+    """Return the front's members, each with the bytes of the cheapest at its price."""
+    front: list[tuple[float, Point]] = []
     for point in sorted(points, key=lambda one: (one.megabytes, -one.accuracy)):
-        if front and point.accuracy <= front[-1].accuracy:
+        price = point.megabytes
+        if front and point.accuracy <= front[-1][1].accuracy:
             continue
-        if front and point.megabytes <= _SAME_PRICE * cheapest:
-            front.pop()
-        else:
-            cheapest = point.megabytes
-        front.append(point)
+        if front and price <= _SAME_PRICE * front[-1][0]:
+            price, _ = front.pop()
+        front.append((price, point))
     return front
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from protocol_lab import Toy, run
@@ -116,6 +117,11 @@ def test_a_pass_after_the_training_is_counted_where_that_was_done_too(
     assert [flops(size, cached=True) for size in (0, 64)] == fresh
 
 
+def test_what_nobody_counted_is_not_free(federations: Federations) -> None:
+    federations().client(0).cached("inner", {"version": 1}, lambda: ({}, {}))  # in no section
+    assert run(Guided(), federations()).client_flops is None
+
+
 class Slow(Guided):
     """Takes its time over what it makes."""
 
@@ -163,7 +169,7 @@ def test_what_was_reported_while_a_thing_was_made_is_history_from_the_cache_too(
     class Talking(Toy):
         def client_update(self, client: Any, broadcast: Broadcast) -> Upload:
             def inner() -> Made:
-                client.report(1, 2, loss=torch.tensor(0.5))
+                client.report(np.int64(1), 2, loss=torch.tensor(0.5))
                 return {}, {}
 
             def make() -> Made:

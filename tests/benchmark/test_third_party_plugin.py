@@ -272,6 +272,39 @@ def test_an_image_is_found_wherever_it_hides(place: str, site: Path, tmp_path: P
         sees_only_what_it_may(bench)
 
 
+def test_what_hides_its_class_is_said(site: Path, tmp_path: Path) -> None:
+    plugin_lab.install(
+        site,
+        plugin_lab.SOURCE.replace(
+            "    def unsupported",
+            "    def __init__(self, config):\n"
+            "        super().__init__(config)\n"
+            "        self.client_update = self.client_update\n\n"
+            "    def unsupported",
+        ),
+    )
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    with pytest.raises(AssertionError, match=r"the method sets self\.client_update, which"):
+        sees_only_what_it_may(bench)
+
+
+def test_a_static_update_and_several_trainings_are_fine(site: Path, tmp_path: Path) -> None:
+    plugin_lab.install(
+        site,
+        plugin_lab.SOURCE.replace(
+            "    def client_update(self, client", "    @staticmethod\n    def client_update(client"
+        ).replace(
+            '        if mode == "raise"',
+            "        for _ in range(2):\n"
+            "            client.train(client.initial_model(), steps=1)\n"
+            '        if mode == "raise"',
+        ),
+    )
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    for check in (runs_and_classifies, draws_each_stream_once, sees_only_what_it_may):
+        check(bench)
+
+
 def test_what_a_client_keeps_in_self_stays_there(site: Path, tmp_path: Path) -> None:
     """In the suite's checks as in a run: each client has a method of its own."""
     plugin_lab.install(site, HOMEBODY)

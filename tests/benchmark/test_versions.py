@@ -34,8 +34,8 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "9b5b4868a82448b4"), ENGINE),
-        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "4d353324f59ba2a6"), RECIPE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "133d33548af5e730"), ENGINE),
+        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "af03d9133155604b"), RECIPE),
     ],
 )
 def test_code_that_decides_a_number_has_a_version(

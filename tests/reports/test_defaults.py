@@ -31,6 +31,12 @@ def test_defaults_need_no_word_and_unknown_ones_get_none(lab: Lab) -> None:
     assert noted(lab, averaging=OWN) == []
 
 
+def test_what_was_no_parameter_then_was_not_set(lab: Lab) -> None:
+    lab.add("averaging", method__config={"rate": 0.5, "gone": 1})
+    said = f"{HERE}: averaging: rate 0.1 → 0.5."
+    assert noted(lab, averaging={**OWN, "new": 3}) == [said]
+
+
 def test_of_several_rows_the_one_is_told_that_the_others_depart_from(lab: Lab) -> None:
     lab.add("averaging", method__config={**OWN, "rate": 0.2})
     lab.add("averaging", label="fast", method__config={**OWN, "rate": 0.4})

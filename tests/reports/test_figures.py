@@ -285,6 +285,17 @@ def test_methods_of_equal_bytes_stand_side_by_side_the_best_first(more: float) -
     assert x[0] / x[2] < 1.1
 
 
+def test_prices_are_those_of_the_front_whatever_references_cost() -> None:
+    costs = {"reference": (1.0, 50.0), "b": (1.008, 60.0), "c": (1.015, 70.0), "d": (4.0, 80.0)}
+    points = tuple(
+        Point(name, name == "reference", at, bytes_, accuracy, 0.0)
+        for at, (name, (bytes_, accuracy)) in enumerate(costs.items())
+    )
+    axis = Traffic((("", points),), ()).draw().axes[0]
+    x = [box.lines[0].get_xdata()[0] for box in axis.containers]
+    assert x[0] < x[2] < x[1] < x[3]
+
+
 def test_further_scenarios_stand_in_further_figures(lab: Lab) -> None:
     for clients in range(2, 10):
         for method in ("averaging", "distilling"):
