@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reports.axes import UNSET, plain_text
-from reports.formats import percent_parts
+from reports.formats import percent_parts, points
 from reports.grid import Grid, RowKey
 from reports.row_marks import row_flags
 from reports.scores import cell_facts, cell_flag, marks, problems, verdicts
@@ -192,7 +192,7 @@ def _cells(
     base = grid.cells[ablation.base, scenario].values("accuracy")
     every = cell.values("accuracy").keys() <= base.keys()
     over = "" if every else f" ({found.n} shared)"
-    return [main, Cell(f"{100 * found.mean:+.2f}".replace("-", "−"), spread, flag=over)]
+    return [main, Cell(points(found.mean, signed=True), spread, flag=over)]
 
 
 def _apart(

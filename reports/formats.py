@@ -16,9 +16,10 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def points(share: float) -> str:
+def points(share: float, *, signed: bool = False) -> str:
     """Return a difference of shares in percentage points, with two decimals and a minus sign."""
-    return f"{100 * share:.2f}".replace("-", "−")
+    sign = "+" if signed else "-"
+    return f"{100 * share:{sign}.2f}".replace("-", "−")
 
 
 def percent_parts(summary: Summary) -> tuple[str, str]:

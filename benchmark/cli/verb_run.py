@@ -326,13 +326,13 @@ def show_report(folder: Path, registry: Registry, talk: Console | None) -> None:
     talk : Console or None
         Where that is said; nowhere if there is none.
     """
-    from benchmark.cli.outdated import say_outdated
+    from benchmark.cli.stale import say_stale
     from reports.api import write_report
     from reports.terminal import print_report
 
     print_report(write_report(folder), output.stdout())
     if talk is not None:
-        say_outdated(folder, registry, talk)
+        say_stale(folder, registry, talk)
 
 
 def summary(result: GridResult, seconds: float) -> str:

@@ -108,7 +108,7 @@ class LocalClient:
         self.ledger = Ledger(self.flops)
         self.patient = True
         self.reports: dict[tuple[int, int], dict[str, float]] = {}
-        self._told: list[tuple[int, dict[str, float]]] = []
+        self._told: list[tuple[int, dict[str, float]]] | None = None
         self._start = start
         self._common = common
         self._scenario = scenario
@@ -229,9 +229,12 @@ class LocalClient:
         """Return what ``make`` makes, or what it made in an earlier run; see the contract."""
 
         def noted() -> Made:
-            first = len(self._told)
-            tensors, values = _unpacked(make(), kind)
-            return tensors, {"values": dict(values), "reports": self._told[first:]}
+            around, self._told = self._told, []
+            try:
+                tensors, values = _unpacked(make(), kind)
+                return tensors, {"values": dict(values), "reports": self._told}
+            finally:
+                self._told = around
 
         key = {"of": self._description(), "round": self.round, "what": dict(description)}
         if not {"code", "version"} & description.keys():
@@ -284,11 +287,13 @@ class LocalClient:
     def report(self, step: int, total: int, **scalars: float) -> None:
         """Report progress and losses; one reported again replaces what it was."""
         self._events.progress(f"client {self.info.index}", step, total, **scalars)
-        if scalars:
+        # A number that nobody keeps is not asked for: on a GPU that would wait for it.
+        if scalars and (self._told is not None or self.budget.history_points):
             self._note(int(step), {name: float(value) for name, value in scalars.items()})
 
     def _note(self, step: int, scalars: dict[str, float]) -> None:
-        self._told.append((step, scalars))
+        if self._told is not None:
+            self._told.append((step, scalars))
         if self.budget.history_points:
             self.reports[self.round, step] = scalars
 

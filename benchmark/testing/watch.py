@@ -63,12 +63,6 @@ class Watch:
             for found in reachable_tensors(*roots):
                 self.reached += [f"{who} {what}" for secret, what in secrets if secret.is_in(found)]
 
-        def opening(who: str) -> AbstractContextManager[None]:
-            def note(path: str) -> None:
-                self.reached.append(f"{who} opens {path}: a method's data is what it is given")
-
-            return noting_opened_data(note, self.kept)
-
         def original(self_: Any, name: str) -> Any:
             return getattr(super(seen, self_), name)
 
@@ -81,17 +75,13 @@ class Watch:
             secrets = ((test, "reaches the test set"), (others, "reaches others' data"))
             look(who, (client, broadcast, vars(self_), _shared(self_)), *secrets)
             images, labels = client.images.clone(), client.labels.clone()
-            with opening(who), self._caching(self_, client), self._streams(who, client):
+            with self._files(who), self._caching(self_, client), self._streams(who, client):
                 upload: Upload = original(self_, "client_update")(client, broadcast)
             # A local model that is trained later would be trained on them.
             if not (torch.equal(images, client.images) and torch.equal(labels, client.labels)):
                 self.changed.append(f"{who}: images or labels were changed")
             self.undeclared += undeclared(client, upload, method.uses)
-            for way, message in (("uploads", upload), ("broadcasts", broadcast)):
-                self.sent[way, client.round, client.info.index] = {
-                    part: sum(value.nbytes for value in tensors.values())
-                    for part, tensors in message.parts.items()
-                }
+            self._count(client, upload, broadcast)
             return upload
 
         def server_update(
@@ -103,7 +93,7 @@ class Watch:
                 kept = (vars(self_), _shared(self_))
                 look("the method", kept, (everybody, "keeps client data where the server finds it"))
             look("the oracle", rest, (test, "reaches the test set"))
-            with opening("the server"), self._streams("the server", server):
+            with self._files("the server"), self._streams("the server", server):
                 made: GlobalModel = original(self_, server_name)(uploads, server, *rest)
             return made
 
@@ -119,6 +109,22 @@ class Watch:
             for name in watched.keys() & vars(method).keys()
         ]
         method.__class__ = seen
+
+    def _count(self, client: Client, upload: Upload, broadcast: Broadcast) -> None:
+        """Note the bytes of every part that crossed."""
+        for way, message in (("uploads", upload), ("broadcasts", broadcast)):
+            self.sent[way, client.round, client.info.index] = {
+                part: sum(value.nbytes for value in tensors.values())
+                for part, tensors in message.parts.items()
+            }
+
+    def _files(self, who: str) -> AbstractContextManager[None]:
+        """Note which files of data are opened."""
+
+        def note(path: str) -> None:
+            self.reached.append(f"{who} opens {path}: a method's data is what it is given")
+
+        return noting_opened_data(note, self.kept)
 
     @contextmanager
     def _streams(self, who: str, holder: Any) -> Iterator[None]:

@@ -188,11 +188,9 @@ def test_nothing_held_out_is_nothing_to_choose_on(folder: Path) -> None:
     assert bench("best_client", folder, holdout=0.1).skip is None
 
 
-@pytest.mark.parametrize("warmup", [0, 1])
-def test_central_training_is_the_recipe_on_all_data(folder: Path, warmup: int) -> None:
-    place = bench("centralized", folder, rounds_warmup=warmup)
-    federation = place.federation()
-    everybody = place.data.everybody(CPU)
+def trained_centrally(place: Bench, *, seed: int) -> tuple[nn.Module, int]:
+    """Train on all data by the recipe, beside the suite; return model and steps."""
+    federation, everybody = place.federation(), place.data.everybody(CPU)
     model: nn.Module = federation.client(0).initial_model()
     summary = train(
         model,
@@ -201,10 +199,17 @@ def test_central_training_is_the_recipe_on_all_data(folder: Path, warmup: int) -
         recipe=place.spec.scenario.recipe,
         normalization=place.data.task.normalization,
         augmentation=federation.augmentation,
-        generator=Streams(0).torch("central training"),
+        generator=Streams(seed).torch("central training"),
         compute=place.spec.compute,
     )
-    assert summary.steps == 2 * -(-len(everybody) // 16)
+    return model, summary.steps
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_central_training_is_the_recipe_on_all_data(folder: Path, warmup: int) -> None:
+    place = bench("centralized", folder, rounds_warmup=warmup)
+    model, steps = trained_centrally(place, seed=0)
+    assert steps == 2 * -(-len(place.data.everybody(CPU)) // 16)
     result = place.run()
     for name, value in result.output.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
@@ -220,17 +225,6 @@ def test_central_training_has_the_plans_largest_width(folder: Path) -> None:
 
 def test_central_training_has_the_chance_of_the_training_seed(folder: Path) -> None:
     place = bench("centralized", folder, seeds=[1], split_seeds=[0])
-    federation, everybody = place.federation(), place.data.everybody(CPU)
-    model: nn.Module = federation.client(0).initial_model()
-    train(
-        model,
-        everybody.images,
-        everybody.labels,
-        recipe=place.spec.scenario.recipe,
-        normalization=place.data.task.normalization,
-        augmentation=federation.augmentation,
-        generator=Streams(1).torch("central training"),
-        compute=place.spec.compute,
-    )
+    model, _ = trained_centrally(place, seed=1)
     for name, value in place.run().output.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name

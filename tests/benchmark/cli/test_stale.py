@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmark.cli.outdated import SHOWN, outdated, say_outdated
+from benchmark.cli.stale import SHOWN, say_stale, stale_rows
 from benchmark.registry import discover
 from benchmark.specs import CodeSpec
 from benchmark.store import Cell, ExperimentStore, Record, Status, Store
@@ -48,13 +48,13 @@ def store(tmp_path: Path) -> ExperimentStore:
 
 
 def test_what_other_code_made_is_counted(store: ExperimentStore) -> None:
-    assert outdated(store, discover()) == {"edited": 1, "earlier engine": 1}
+    assert stale_rows(store, discover()) == {"edited": 1, "earlier engine": 1}
 
 
 def test_few_are_named_and_many_counted(store: ExperimentStore) -> None:
     def said() -> str:
         talk = Console(file=io.StringIO(), width=1000)
-        say_outdated(store.folder, discover(), talk)
+        say_stale(store.folder, discover(), talk)
         assert isinstance(talk.file, io.StringIO)
         return talk.file.getvalue()
 

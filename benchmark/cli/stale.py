@@ -16,9 +16,9 @@ SHOWN = 6
 """Rows named; of more only their number is said."""
 
 
-def say_outdated(folder: Path, registry: Registry, talk: Console) -> None:
+def say_stale(folder: Path, registry: Registry, talk: Console) -> None:
     """Name the rows of an experiment that the code of now would make anew, if there are any."""
-    found = outdated(ExperimentStore(folder, read_only=True), registry)
+    found = stale_rows(ExperimentStore(folder, read_only=True), registry)
     if found:
         named = [f"{label} ({output.counted(n, 'run', 'runs')})" for label, n in found.items()]
         more = [f"{len(named) - SHOWN} more"] if len(named) > SHOWN else []
@@ -26,7 +26,7 @@ def say_outdated(folder: Path, registry: Registry, talk: Console) -> None:
         output.say(talk, f"made by other code than the present, and kept as it was: {said}")
 
 
-def outdated(store: ExperimentStore, registry: Registry) -> Counter[str]:
+def stale_rows(store: ExperimentStore, registry: Registry) -> Counter[str]:
     """Return how many finished runs of each row were made by other code than the present.
 
     By the digests and versions that are on record; nothing is said of methods that aren't there.
