@@ -178,6 +178,9 @@ class Client(Protocol):
             What is minimised in place of the mean cross-entropy, such as that with FedProx's
             proximal term: ``loss(model, images, logits, labels)``, see :data:`Loss`. Optimiser,
             schedule, batches and augmentation stay the recipe's.
+
+        Each call of a round begins the same batches, with optimiser and schedule, anew: give one
+        model all its steps at once.
         """
 
     def cached(
@@ -191,15 +194,17 @@ class Client(Protocol):
             What it is, in small letters, such as ``"generator"``.
         description : mapping of str to JSON value
             What tells several artefacts of a kind apart. Added here are this client's data,
-            start, local training, seed, round, precision and library versions; and the method's
+            start, local training, seed, round, precision and the version of torch; and the method's
             code and configuration, the budget and the round's broadcast. A ``"version"`` (or
             ``"code"``) in it stands for these four instead: methods and configurations that
             describe the same share what they make, so all that it depends on has to be
             described, and whoever edits the code has to raise it.
         make : callable
-            Returns tensors by name, and small JSON values about them. Its seconds and operations
-            are booked as the client's work each time, as they were measured when it was made, and
-            so are those of what it asked for meanwhile; what it reported is reported again.
+            Returns tensors by name, and small JSON values about them: all that is needed of it,
+            for what it writes elsewhere, or draws from a stream begun outside, is missing where
+            the artefact is found. Its seconds and operations are booked as the client's work, once
+            a run, as they were measured when it was made, and so are those of what it asked for
+            meanwhile; what it reported is reported again.
 
         Returns
         -------

@@ -149,11 +149,14 @@ class GlobalModel:
           server's), ``generated_images``, ``distilled_images`` and ``student_steps``;
         - ``also_uses``: list of :class:`Information` that this run used beyond what its method
           declares in ``uses``, such as for an option; rows are grouped by both;
+        - ``student_start``: ``"aggregate"`` where the student started from the mean of clients by
+          their sample counts, which the row is then said to use;
         - ``label``: what to call a row whose options make it another method;
         - ``not_for_tables``: true for a published habit that no table may show as a result.
     images : mapping of str to Tensor
         Sample grids by name, each uint8 [n, C, H, W]; kept as pictures beside the record. The
-        harness puts real images beside those whose name starts with ``client K``.
+        harness puts real images beside them: of client K where the name starts with ``client K``,
+        else of all clients.
     warnings : tuple of str
         What a reader of the record should know, one line each.
     generated : Generated, optional
@@ -188,7 +191,8 @@ class Method(ABC, Generic[ConfigT]):
     source: ClassVar[Source | None] = None
     """The paper, if any."""
     kind: ClassVar[Literal["method", "reference"]] = "method"
-    """References are marked in every table, and may see what no method may."""
+    """``"reference"`` marks every table's row of what is no method, such as an answer by several
+    models. What needs data that no method may see is a :class:`Reference`."""
     uses: ClassVar[frozenset[Information]] = frozenset({Information.WEIGHTS})
     """What it uses beyond the images on the device."""
     uploads: ClassVar[str] = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmark.contract import Method
-from benchmark.environment import computed_with, git_state
+from benchmark.environment import computed_with, git_state, processor
 from benchmark.errors import DivergedError
 from benchmark.evaluation import SELECTION, Evaluation
 from benchmark.evaluator import Evaluator
@@ -82,6 +82,7 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
         "generation_seconds": judged.generation_seconds,
     }
     cache_ids = {str(key): ids for key, ids in result.cache_ids.items()}
+    elsewhere = sorted(federation.elsewhere | result.made_elsewhere)
     attempt = Attempt(Path(payload["attempt"]))
     judged.write_beside(attempt)
     total = time.perf_counter() - began
@@ -97,8 +98,13 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
             metrics=judged.metrics,
             communication=_communication(federation, result),
             timing=_timing(federation, result, total, known) | seconds,
-            environment=computed_with(spec.compute) | {"client_cache_ids": cache_ids},
-            warnings=[*_warnings(federation), *result.output.warnings, *judged.signatures],
+            environment=computed_with(spec.compute)
+            | {"client_cache_ids": cache_ids, "made_elsewhere": elsewhere},
+            warnings=[
+                *_warnings(federation, elsewhere),
+                *result.output.warnings,
+                *judged.signatures,
+            ],
         )
     )
 
@@ -337,8 +343,16 @@ def _timing(
     }
 
 
-def _warnings(federation: Federation) -> list[str]:
+def _warnings(federation: Federation, elsewhere: Sequence[str]) -> list[str]:
     moved = sum(federation.data.partition.topped_up)
-    if not moved:
-        return []
-    return [f"the split left clients too small: {moved} samples were moved from the largest ones"]
+    found = []
+    if moved:
+        samples = f"{moved} samples were moved from the largest ones"
+        found += [f"the split left clients too small: {samples}"]
+    if elsewhere:
+        here = processor(federation.compute.device)
+        found += [
+            f"part of the clients' work is from the cache, made on {', '.join(elsewhere)}: on this "
+            f"processor ({here}) alone, numbers may differ"
+        ]
+    return found

@@ -106,6 +106,16 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def processor(device: str) -> str:
+    """Return the name of what computes on ``"cpu"`` or ``"cuda"``; another may round otherwise."""
+    if device == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    return _cpu_name()
+
+
+@lru_cache(maxsize=1)
 def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

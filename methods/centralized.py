@@ -25,7 +25,10 @@ class Centralized(Reference[MethodConfig]):
     summary = "reference: one model trained on all clients' data by the clients' recipe"
     uses = frozenset({Information.ALL_DATA})
     uploads = "nothing: the data is taken to be in one place"
-    implemented = "The clients' recipe, on the pooled data, for the same number of epochs."
+    implemented = (
+        "The clients' recipe, on the pooled data, for the same number of epochs; "
+        "in full where a warm-up is followed by a few steps alone (--warmup-local steps)."
+    )
 
     def workload(self, scenario: ScenarioSpec, samples: int, budget: BudgetSpec) -> int:
         """Return the images of one full training on all data."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmark.contract import Broadcast, ClientInfo, Loss, Made, Task
+from benchmark.environment import processor
 from benchmark.events import Events
 from benchmark.federation.data import Samples
 from benchmark.federation.ledger import Ledger
@@ -66,8 +67,9 @@ class LocalClient:
     budget : BudgetSpec
         What the profile grants; set by the protocol.
     config : dict
-        The method's configuration, and ``arrived``, the round's broadcast: set by the protocol,
-        for the keys of what is made.
+        The method's configuration; set by the protocol, for the keys of what is made.
+    arrived : Broadcast
+        The round's broadcast; for these keys, too.
     reports : dict of (int, int) to (dict of str to float)
         Reported losses by round and step.
     flops : FlopMeter
@@ -105,7 +107,7 @@ class LocalClient:
         self.config: Mapping[str, Any] = {}
         self.arrived = Broadcast()
         self.flops = FlopMeter()
-        self.ledger = Ledger(self.flops)
+        self.ledger = Ledger(self.flops, processor(compute.device))
         self.patient = True
         self.reports: dict[tuple[int, int], dict[str, float]] = {}
         self._told: list[tuple[int, dict[str, float]]] | None = None

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from benchmark.aggregation import weighted_average
 from benchmark.contract import Broadcast, ClientInfo, Task, Upload
+from benchmark.environment import processor
 from benchmark.evaluation import evaluate
 from benchmark.events import Events
 from benchmark.federation.client import LocalClient
 from benchmark.federation.data import Samples, ScenarioData
+from benchmark.federation.ledger import MADE_ON
 from benchmark.federation.server import ServerContext
 from benchmark.federation.slicing import index_sets, initial_state, slice_state
 from benchmark.federation.traffic import Traffic, account_for
@@ -37,7 +39,7 @@ WARMUP_CHECKPOINT = 10
 
 
 class Federation:
-    """Clients and server of one scenario.
+    """Clients and server of one scenario; to make one trains its warm-up, or finds it in the cache.
 
     Parameters
     ----------
@@ -59,7 +61,9 @@ class Federation:
     warmup_traffic : Traffic
         Bytes of the warm-up rounds and of the broadcast that follows them.
     warmup_seconds : float
-        Client seconds of the warm-up, as measured when it was computed.
+        Seconds of the warm-up, its averaging included, as measured when it was computed.
+    elsewhere : set of str
+        Another processor that made the warm-up, where the cache has it from one.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Federation:
         self.data = data
         self.warmup_traffic = Traffic()
         self.warmup_seconds = 0.0
+        self.elsewhere: set[str] = set()
         self._cache = cache
         self._events = events
         self._code = None if code is None else code.canonical()
@@ -157,12 +162,13 @@ class Federation:
 
     def _warmed_up(self, state: State, rounds: int) -> State:
         """Return the state after the warm-up, taking from the cache what is there of it."""
-        done = 0
+        done, here = 0, processor(self.compute.device)
         for candidate in range(rounds, 0, -1):  # a shorter warm-up is the start of a longer one
             entry = self._cache.get("warm-up", self._warmup_description(candidate))
             if entry is not None:
                 state, done = entry.load(), candidate
                 self.warmup_seconds = float(entry.info["seconds"])
+                self.elsewhere = {str(entry.info.get(MADE_ON, here))} - {here}
                 break
         for round_index in range(done, rounds):
             began = time.perf_counter()
@@ -171,7 +177,7 @@ class Federation:
             done = round_index + 1
             self._events.progress("warm-up", done, rounds)
             if done == rounds or done % WARMUP_CHECKPOINT == 0:
-                info = {"seconds": self.warmup_seconds, "rounds": done}
+                info = {"seconds": self.warmup_seconds, "rounds": done, MADE_ON: here}
                 self._cache.put("warm-up", self._warmup_description(done), dict(state), info)
         return state
 

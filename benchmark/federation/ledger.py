@@ -11,6 +11,9 @@ from benchmark.contract import Made
 from benchmark.flops import FlopMeter
 from benchmark.store import Entry
 
+MADE_ON = "made_on"
+"""Value of a cache entry: the processor that made it. Entries of earlier versions lack it."""
+
 
 @dataclass
 class Cost:
@@ -24,11 +27,14 @@ class Cost:
         Seconds of reading the cache, and of waiting for what another run made.
     entries : list of (str, str)
         Kind and key of the cache entries that were used or made.
+    elsewhere : set of str
+        Other processors that made entries, as far as these say it.
     """
 
     cached_seconds: float = 0.0
     idle_seconds: float = 0.0
     entries: list[tuple[str, str]] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
 
     @property
     def cache_ids(self) -> list[str]:
@@ -58,6 +64,8 @@ class Ledger:
     ----------
     flops : FlopMeter
         Counts the client's operations.
+    processor : str
+        The name of what computes here; written down with what is made.
 
     Attributes
     ----------
@@ -65,9 +73,10 @@ class Ledger:
         What was booked so far.
     """
 
-    def __init__(self, flops: FlopMeter) -> None:
+    def __init__(self, flops: FlopMeter, processor: str) -> None:
         self.cost = Cost()
         self._flops = flops
+        self._processor = processor
         self._asked: list[Price] = []
         # What artefacts took, for the price of one that they are made in the midst of.
         self._seconds = 0.0
@@ -108,6 +117,7 @@ class Ledger:
                 self._book(Price(*used), made_now=False)
             price = Price(found.kind, found.key, float(found.info["seconds"]), found.info.get(name))
             self._book(price, made_now=worked is not None)
+        self.cost.elsewhere |= {str(found.info.get(MADE_ON, self._processor))} - {self._processor}
         return found
 
     def _priced(self, make: Callable[[], Made], name: str) -> Made:
@@ -123,7 +133,8 @@ class Ledger:
         if self._flops.counting:
             own[name] = self._flops.total - before - (self._operations - operations)
         used = {price[:2]: list(price) for price in self._asked[first:]}
-        return tensors, {**info, **own, **({"used": [*used.values()]} if used else {})}
+        own_info = {**own, MADE_ON: self._processor}
+        return tensors, {**info, **own_info, **({"used": [*used.values()]} if used else {})}
 
     def _book(self, price: Price, *, made_now: bool) -> None:
         self._asked.append(price)
@@ -139,7 +150,9 @@ class Ledger:
 
     def snapshot(self) -> tuple[Cost, Any]:
         """Return what was booked so far, for :meth:`restore`."""
-        return replace(self.cost, entries=list(self.cost.entries)), self._flops.snapshot()
+        entries, elsewhere = list(self.cost.entries), set(self.cost.elsewhere)
+        cost = replace(self.cost, entries=entries, elsewhere=elsewhere)
+        return cost, self._flops.snapshot()
 
     def restore(self, before: tuple[Cost, Any]) -> None:
         """Forget what was booked since; the snapshot can't be restored twice."""

@@ -56,7 +56,7 @@ class Traffic:
         """
         if not message.parts and not message.values:
             return message
-        where = f"broadcast of client {client} in round {round_index}"
+        where = f"broadcast to client {client} in round {round_index}"
         data = encode(message, where)
         self.broadcast_elements[round_index, client] = elements(message)
         self.broadcasts[round_index, client] = account(message, data)

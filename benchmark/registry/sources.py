@@ -1,7 +1,8 @@
 """Which source files make a plugin, and the digests that tell its versions apart.
 
 A digest is of code alone: a comment, a docstring or what a plugin says of itself can be put
-right without making its finished runs stale.
+right without making its finished runs stale. What is said elsewhere is code: texts that several
+classes share, meanings of parameters, and what a class says whose bases don't name ``Method``.
 """
 
 from __future__ import annotations

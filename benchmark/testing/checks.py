@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmark.contract import GlobalModel
 from benchmark.evaluation import batch_gap
+from benchmark.protocol import ProtocolResult
 from benchmark.testing.bench import UNEQUAL_WIDTHS, Bench
 
 Check = Callable[[Bench], None]
@@ -72,7 +73,32 @@ def repeats_bit_for_bit(bench: Bench) -> None:
 
     The second one finds an empty cache: what clients train and make is made again.
     """
-    first, second = bench.first.result, bench.second.result
+    _require_alike(bench, bench.first.result, bench.second.result, "two runs")
+
+
+def finds_what_it_kept(bench: Bench) -> None:
+    """Agree in every bit where what ``client.cached`` keeps is found and not made.
+
+    What ``make`` leaves elsewhere, in ``self`` say, is missing then: after an interruption, or
+    where another run made it.
+    """
+    first = bench.first.result  # makes what the next one finds
+    bench.second.completed()
+    if not bench.second.watch.artefacts:
+        return
+    try:
+        again = bench.run()
+    except Exception as error:
+        kept = ", ".join(sorted(bench.second.watch.artefacts))
+        error.add_note(
+            f"{bench.name}: it happens where what client.cached keeps ({kept}) is found, not made: "
+            "all that is needed of `make` has to be in what it returns"
+        )
+        raise
+    _require_alike(bench, first, again, "a run that makes what it keeps, and one that finds it")
+
+
+def _require_alike(bench: Bench, first: ProtocolResult, second: ProtocolResult, by: str) -> None:
     for what, one, other in (
         ("", first.output.model, second.output.model),
         ("teacher's ", first.output.teacher, second.output.teacher),
@@ -80,13 +106,13 @@ def repeats_bit_for_bit(bench: Bench) -> None:
         again = _state(other)
         for name, value in _state(one).items():
             same = name in again and torch.equal(value, again[name])
-            _require(same, f"{bench.name}: {what}'{name}' differs between two runs")
+            _require(same, f"{bench.name}: {what}'{name}' differs between {by}")
     made = [_generated(run.output) for run in (first, second)]
     same = torch.equal(made[0], made[1])
-    _require(same, f"{bench.name}: generated images differ between two runs")
-    _require(first.traffic == second.traffic, f"{bench.name}: traffic differs between two runs")
+    _require(same, f"{bench.name}: generated images differ between {by}")
+    _require(first.traffic == second.traffic, f"{bench.name}: traffic differs between {by}")
     details = dict(first.output.details), dict(second.output.details)
-    _require(details[0] == details[1], f"{bench.name}: details differ between two runs")
+    _require(details[0] == details[1], f"{bench.name}: details differ between {by}")
 
 
 def leaves_global_chance_alone(bench: Bench) -> None:
@@ -197,6 +223,7 @@ CHECKS: tuple[Check, ...] = (
     has_a_strict_configuration,
     runs_and_classifies,
     repeats_bit_for_bit,
+    finds_what_it_kept,
     leaves_global_chance_alone,
     draws_each_stream_once,
     ignores_batch_mates,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmark.contract import Broadcast, Client, GlobalModel, Method, Reference, Upload
+from benchmark.contract import Broadcast, Client, GlobalModel, Made, Method, Reference, Upload
 from benchmark.testing.caching import undescribed
 from benchmark.testing.declared import undeclared
 from benchmark.testing.opened import noting_opened_data
@@ -47,7 +47,9 @@ class Watch:
     shared: list[str] = field(default_factory=list)
     """Parameters that what a client keeps depends on, and its description doesn't name."""
     repeated: list[str] = field(default_factory=list)
-    """Streams that were asked for more than once in a round."""
+    """Streams that were asked for more than once in a round, by name or by training on."""
+    artefacts: set[str] = field(default_factory=set)
+    """Kinds of what clients kept by ``client.cached``."""
     sent: dict[tuple[str, int, int], dict[str, int]] = field(default_factory=dict)
     """Bytes of every part by way, round and client."""
 
@@ -75,7 +77,12 @@ class Watch:
             secrets = ((test, "reaches the test set"), (others, "reaches others' data"))
             look(who, (client, broadcast, vars(self_), _shared(self_)), *secrets)
             images, labels = client.images.clone(), client.labels.clone()
-            with self._files(who), self._caching(self_, client), self._streams(who, client):
+            with (
+                self._files(who),
+                self._caching(self_, client),
+                self._streams(who, client),
+                self._trainings(who, client),
+            ):
                 upload: Upload = original(self_, "client_update")(client, broadcast)
             # A local model that is trained later would be trained on them.
             if not (torch.equal(images, client.images) and torch.equal(labels, client.labels)):
@@ -149,6 +156,31 @@ class Watch:
             ]
 
     @contextmanager
+    def _trainings(self, who: str, client: Any) -> Iterator[None]:
+        """Note which models are trained in a loop: each call of a round has the same batches.
+
+        Two calls may be phases, of a head and then of the rest.
+        """
+        trained: list[Any] = []
+        plain = type(client).train
+
+        def train(model: Any, **how: Any) -> None:
+            trained.append(model)
+            if sum(model is one for one in trained) == 3:
+                self.repeated.append(
+                    f"{who} trains one model three times or more in round {client.round}, by the "
+                    "same batches: each client.train begins them, optimiser and schedule anew; "
+                    "give it all steps at once"
+                )
+            plain(client, model, **how)
+
+        client.train = train
+        try:
+            yield
+        finally:
+            del client.train
+
+    @contextmanager
     def _caching(self, method: Method[Any], client: Client) -> Iterator[None]:
         """Note what a client makes by parameters that it doesn't describe."""
 
@@ -160,7 +192,13 @@ class Watch:
             if said not in self.shared:
                 self.shared.append(said)
 
-        client.cached = undescribed(method, client.cached, note)  # type: ignore[assignment]
+        watched = undescribed(method, client.cached, note)
+
+        def cached(kind: str, description: Mapping[str, Any], make: Callable[[], Made]) -> Any:
+            self.artefacts.add(kind)
+            return watched(kind, description, make)
+
+        client.cached = cached  # type: ignore[method-assign]
         try:
             yield
         finally:

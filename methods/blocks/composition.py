@@ -88,7 +88,10 @@ class Materials:
         return EXACT if self._exact else self.precision
 
     def make_exact(self) -> None:
-        """Have all teachers compute in exact precision from now on: accuracy of record is fp32."""
+        """Have all teachers compute in exact precision from now on: accuracy of record is fp32.
+
+        Teachers hold these materials: what they share is changed in place, though frozen.
+        """
         self._exact.append(True)
         # Models of many clients are not loaded for that.
         if "ensemble" in self.__dict__:

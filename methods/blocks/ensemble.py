@@ -63,8 +63,8 @@ class ClientEnsemble(nn.Module):
     """All clients' logits for a batch, [clients, B, classes].
 
     The client models are frozen in place (eval mode, no weight gradients) and stay so,
-    whatever mode the ensemble is put in; gradients flow to the images. Logits are
-    averaged by teachers, never probabilities.
+    whatever mode the ensemble is put in; gradients flow to the images. Teachers make one
+    answer of them, by the mean of logits or of probabilities.
 
     Parameters
     ----------

@@ -116,7 +116,10 @@ def effective_classes(counts: Tensor) -> float:
 
 @lru_cache(maxsize=1)
 def _code_digest() -> str:
-    """Return the digest of the code that makes a generator."""
+    """Return the digest of the code that makes a generator, of its words, too.
+
+    So an edited comment of these modules has all clients train their generators anew.
+    """
     source = "".join(inspect.getsource(module) for module in _CODE)
     return sha256(source.encode()).hexdigest()[:16]
 

@@ -127,8 +127,7 @@ class OwnClass(nn.Module):
     An expert is made by the clients that hold its class, weighted by how much of it they
     hold; what it says of other classes is said by clients chosen for another reason. The
     published meta model does not know which expert said what, this one knows nothing else.
-    On garments it came out above a mean over experts on the one seed where both were run,
-    and above the published meta model on one of three.
+    What it does on garments stands in reports/FINDINGS.md.
     """
 
     def forward(self, logits: Tensor) -> Tensor:

@@ -67,15 +67,15 @@ class Mosaic(Method[MosaicConfig]):
         "switches them off (preset=code).",
         "The inversion term acts on the generator, through the client's own trained model, with a "
         "plus sign; in the published code it has no gradient, and a minus sign.",
-        "The inversion threshold (in samples, whatever the mean client has) and the scale inside "
-        "the term are ours: the paper states none.",
+        "The inversion threshold (in samples, whatever the mean client has) is ours, the scale "
+        "inside the term the published code's (0.001): the paper states none.",
         "All local classes train the generator; the published code leaves class 0 out.",
         "Discriminator and classifier each see their own range; preset=code shows both the "
         "generator's raw output.",
         "The guiding classifier is the client's local model, frozen in evaluation mode; the "
         "published one is trained apart (generator_guide_epochs), from fresh weights, and left in "
-        "training mode. Trained apart here, it starts where the client starts: after a warm-up "
-        "from that.",
+        "training mode. Trained apart here, it starts where the client starts (after a warm-up "
+        "from that), and sees the batches of the client's own training.",
         "The generator trains on images without augmentation.",
         "A generator's steps are the profile's generator steps for each client, of whatever size, "
         "on shuffled, full batches; published: 200 epochs of the client's samples in their order. "
@@ -112,6 +112,9 @@ class Mosaic(Method[MosaicConfig]):
         "The third distillation term is a Bhattacharyya distance; the published code calls it a "
         "Jensen-Shannon divergence.",
         "Unequal widths are ours: experts are masked averages (unheld_channels).",
+        "preset=code sets what the published program does: generator_entropy 0, "
+        "generator_inversion 0, generator_pixel_range raw, images_pool fresh, prototypes_space "
+        "start, prototypes_kept all, student native, meta_bias_correction off.",
     )
     scenarios = (
         "any; experts=logit with meta=prototypes needs equal widths, images are 32 or 64 pixels"
@@ -133,7 +136,10 @@ class Mosaic(Method[MosaicConfig]):
         return self.settings.teacher.unsupported(scenario)
 
     def workload(self, scenario: ScenarioSpec, samples: int, budget: BudgetSpec) -> int:
-        """Return the generators' images, and the student's with every expert's."""
+        """Return the generators' images, and the student's with as many experts as clients.
+
+        There is one a class; a stored pool asks each once an image, a fresh one at every step.
+        """
         settings, clients = self.settings, scenario.partition.clients
         spent = budget_of(settings, budget, clients)
         gan = 3 * clients * budget.generator_steps * settings.generator.batch_size

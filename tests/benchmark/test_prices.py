@@ -14,7 +14,11 @@ import torch
 from protocol_lab import Toy, run
 
 from benchmark.contract import Broadcast, Made, Upload
+from benchmark.engine import _warnings
+from benchmark.environment import processor
 from benchmark.events import Events
+from benchmark.federation import client as client_module
+from benchmark.federation import federation as federation_module
 from benchmark.federation.federation import Federation, FederationOracle
 from benchmark.protocol import ProtocolResult, run_protocol
 from benchmark.specs import BudgetSpec
@@ -191,3 +195,30 @@ def test_what_was_reported_while_a_thing_was_made_is_history_from_the_cache_too(
     assert fresh == "{(0, 1): {'loss': 0.5}, (0, 2): {'loss': nan}}"
     assert told(points=0) == "{}", "who makes it need not want a history"
     assert [told(), told()] == [fresh, fresh]
+
+
+def test_work_of_another_processor_is_named(
+    federations: Federations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bits may hang on it; what the cache has of earlier versions doesn't say where it was made."""
+    assert run(Guided(), federations()).made_elsewhere == set()
+    assert run(Guided(), federations()).made_elsewhere == set()
+    for module in (client_module, federation_module):
+        monkeypatch.setattr(module, "processor", lambda device: f"Abacus ({device})")
+    here = processor("cpu")
+    assert run(Guided(), federations()).made_elsewhere == {here}
+    assert run(Guided(), federations(cached=False)).made_elsewhere == set()
+    warm = _warnings(federations(), [here])
+    assert f"made on {here}: on this processor" in warm[-1]
+    assert len(_warnings(federations(), [])) == len(warm) - 1
+
+
+def test_a_warm_up_of_another_processor_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = {"train_samples": 150, "rounds_warmup": [2], "warmup_steps": 1}
+    bench = Bench("ensemble", overrides, folder=tmp_path)
+    assert bench.federation().elsewhere == set()
+    assert bench.federation().elsewhere == set()
+    monkeypatch.setattr(federation_module, "processor", lambda device: "Abacus")
+    assert bench.federation().elsewhere == {processor("cpu")}

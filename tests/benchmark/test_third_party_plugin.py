@@ -24,6 +24,7 @@ from benchmark.testing.checks import (
     declares_what_it_uploads,
     describes_what_it_caches,
     draws_each_stream_once,
+    finds_what_it_kept,
     leaves_global_chance_alone,
     leaves_its_inputs_alone,
     repeats_bit_for_bit,
@@ -175,6 +176,30 @@ KEEPER = plugin_lab.SOURCE.replace(
 )
 """Keeps models scaled by a parameter that it doesn't describe, and gives it a version."""
 
+FORGETFUL = (
+    KEEPER.replace('{"version": 3}', '{"version": 3, "scale": self.config.scale}')
+    .replace(
+        "            state = client.local_model().state_dict()\n",
+        "            state = client.local_model().state_dict()\n            self.shift = 0.25\n",
+    )
+    .replace(
+        '        return Upload({"model": state})\n',
+        '        shift = getattr(self, "shift", 0.0)\n'
+        '        state["head.bias"] = state["head.bias"] + shift\n'
+        '        return Upload({"model": state})\n',
+    )
+)
+"""Needs what it did while it made something, where that is found."""
+LOST = FORGETFUL.replace('getattr(self, "shift", 0.0)', "self.shift")
+
+STEPWISE = plugin_lab.SOURCE.replace(
+    '        if mode == "raise"',
+    "        model = client.initial_model()\n"
+    "        for _ in range(4):\n"
+    "            client.train(model, steps=1)\n"
+    '        if mode == "raise"',
+)
+
 PEEKERS = (
     "datasets.load('digits', image_size=32).test",
     "importlib.import_module('sklearn.datasets').load_digits()",
@@ -203,6 +228,8 @@ def peeker(how: str) -> str:
             for what, told in TOLD.items()
         ),
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
+        (FORGETFUL, finds_what_it_kept, r"'head\.bias' differs between a run that makes"),
+        (STEPWISE, draws_each_stream_once, "client 0 trains one model three times or more"),
         (
             STUTTERER,
             draws_each_stream_once,
@@ -224,6 +251,14 @@ def test_the_contract_suite_finds_what_it_breaks(
     runs_and_classifies(bench)  # as in the suite: no check is blinded by one before it
     with pytest.raises(AssertionError, match=says):
         check(bench)
+
+
+def test_an_error_of_a_run_that_finds_what_it_kept_is_explained(site: Path, tmp_path: Path) -> None:
+    plugin_lab.install(site, LOST)
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    with pytest.raises(AttributeError, match="shift") as caught:
+        finds_what_it_kept(bench)
+    assert "(scaled) is found, not made" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("told", ['"scale": self.config.scale', '"factors": [self.config.scale]'])

