@@ -26,7 +26,7 @@ ROWS = {
     "centralised training": "centralized",
     "best single client": "best_client",
     "ensemble of all clients": "ensemble",
-    "its logits by class share": "class_share",
+    "logits by class share": "class_share",
     "the ensemble, distilled on real images": "compose",
 }
 

@@ -48,7 +48,7 @@ _SCENARIO = (
         True,
     ),
     Flag("partition", "who holds which sample", ""),
-    Flag("alpha", "Dirichlet concentration; the paper's omega", "A", True),
+    Flag("alpha", "Dirichlet concentration: small is skewed (Mosaic's omega)", "A", True),
     Flag("classes_per_client", "for partition classes_per_client"),
     Flag("min_samples", "samples that every client holds at least"),
     Flag("clients", "numbers of clients", many=True),
@@ -67,7 +67,9 @@ _SCENARIO = (
     Flag("warmup_steps", "SGD steps per client and warm-up round"),
     Flag("warmup_lr", "learning rate of the warm-up", "LR"),
     Flag(
-        "warmup_local", "local training after a warm-up: the recipe, or one more of its rounds", ""
+        "warmup_local",
+        "local training after a warm-up: recipe (--epochs), or steps, as one more of its rounds",
+        "",
     ),
     Flag("student_init", "what a distilled model starts from, the same for all methods", ""),
     Flag("student_batch_norm", "batch-norm statistics of a distilled model, the same for all", ""),
@@ -85,11 +87,11 @@ _TRAINING = (
 )
 _BUDGET = (
     Flag("profile", "sizes and steps; see `list profiles`", ""),
-    Flag("generator_steps", "optimiser steps of generators, for every method alike"),
+    Flag("generator_steps", "optimiser steps of each generator, for every method alike"),
     Flag("generated_images", "synthetic images made, for every method alike"),
     Flag("distilled_images", "images the student learns from, for every method alike"),
     Flag("budget", "factor on the three above", "F"),
-    Flag("history_points", "passive evaluations while the server works"),
+    Flag("history_points", "points of the curves: evaluations on the way, which no method sees"),
     Flag(
         "judged_on",
         "images that accuracy is measured on; holdout (for tuning) measures no other",
@@ -104,7 +106,7 @@ _BUDGET = (
 )
 _COMPUTE = (
     Flag("device", "where to compute; auto is CUDA where there is one", ""),
-    Flag("precision", "auto is bf16 where the hardware gains by it", ""),
+    Flag("precision", "auto is bf16 where the hardware gains by it; changes numbers", ""),
     Flag("threads", "CPU threads of one run; a part of the run's id"),
     Flag("compile", "clients train through torch.compile; pays for long trainings, changes bits"),
 )

@@ -25,7 +25,7 @@ def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
         type=workers,
         default="auto",
         metavar="N",
-        help="runs at a time; changes no result (default: cores, or GPUs, for each run's threads)",
+        help="runs at a time; changes no result (default: cores over --threads, or GPUs)",
     )
     group.add_argument(
         "--engine",
