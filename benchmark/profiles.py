@@ -115,7 +115,7 @@ _ALL = (
     ),
     _profile(
         "cpu",
-        "real conclusions without a GPU: Fashion-MNIST, narrow CNNs, under an hour a scenario and seed",
+        "real conclusions without a GPU: Fashion-MNIST, narrow CNNs, under an hour a scenario",
         datasets=("fashion_mnist",),
         clients=(10,),
         alpha=(0.1,),
