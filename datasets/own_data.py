@@ -1,8 +1,9 @@
 """Users' own data: ``folder:PATH``, a class-per-folder tree, and ``npz:PATH``, four arrays.
 
 Both are normalised by moments measured on their training part, and not augmented: what
-leaves a class as it is only their owner knows. A dataset of this kind is named by its path,
-and identified, in caches and fingerprints, by its content.
+leaves a class as it is only their owner knows. A dataset of this kind is named by its path.
+Fingerprints are of its content, as decoded; the cache of what was decoded goes by the content of
+an archive, and by names, sizes and times of a folder's pictures.
 """
 
 from __future__ import annotations

@@ -153,11 +153,13 @@ def _read_labels(path: Path) -> dict[str, Labels]:
             )
         if int(raw.min()) < 0:
             raise DataError(f"npz:{path}: y_{part} has label {raw.min()}, expected 0 or more")
+        if int(raw.max()) > np.iinfo(np.int64).max:
+            raise DataError(f"npz:{path}: y_{part} has label {raw.max()}, which no class has")
         found[part] = raw.astype(np.int64)
     classes = int(found["train"].max()) + 1
     held = np.unique(found["train"])
     if len(held) != classes or classes < 2:
-        gap = int(np.setdiff1d(np.arange(max(classes, 2)), held)[0])
+        gap = next((place for place, label in enumerate(held) if place != label), len(held))
         raise DataError(f"npz:{path}: no training sample of class {gap}; labels are 0, 1, 2, …")
     if int(found["test"].max()) >= classes:
         raise DataError(

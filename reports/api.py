@@ -140,6 +140,7 @@ def write_report(experiment_dir: Path, *, figures: bool = True) -> Report:
             notes=said,
             reasons=why,
             figures=pictures,
+            frames=[name.removesuffix(".csv") for name in contents if name.endswith(".csv")],
         )
         files.append(folder / PAGE_NAME)
         _write_if_changed(folder / PAGE_NAME, page)

@@ -19,7 +19,7 @@ def percent(share: float) -> str:
 def points(share: float, *, signed: bool = False) -> str:
     """Return a difference of shares in percentage points, with two decimals and a minus sign."""
     sign = "+" if signed else "-"
-    return f"{100 * share:{sign}.2f}".replace("-", "−")
+    return f"{round(100 * share, 2) + 0.0:{sign}.2f}".replace("-", "−")  # no zero has a minus
 
 
 def percent_parts(summary: Summary) -> tuple[str, str]:

@@ -158,6 +158,11 @@ class Grid:
             (row, self.cells[row, scenario]) for row in self.rows if (row, scenario) in self.cells
         ]
 
+    def seed_counts(self) -> list[int]:
+        """Return how many seeds each mean of accuracy rests on."""
+        means = (cell.summary("accuracy") for cell in self.cells.values())
+        return [mean.n for mean in means if mean]
+
     def many_rounds(self) -> dict[RowKey, str]:
         """Return the rows whose runs took more than one round, with the number or its range."""
         found: dict[RowKey, set[int]] = {}

@@ -83,7 +83,7 @@ def load(folder: Path) -> Results:
     folder : Path
         ``results/<experiment>``.
     """
-    store = ExperimentStore(folder)
+    store = ExperimentStore(folder, read_only=True)
     with _heard("benchmark.store") as problems:
         manifest = store.manifest()
         records = store.records()

@@ -14,7 +14,7 @@ from reports.formats import count_of, percent_parts
 from reports.grid import Grid, GridCell, RowKey
 from reports.load import DONE
 from reports.row_marks import FLAG, row_flags
-from reports.statistics import Verdict, judge
+from reports.statistics import Verdict, judge, split_means, summarize
 from reports.table import Cell, Row, Table
 
 TEACHER_ACCURACY = "teacher_accuracy"
@@ -176,14 +176,17 @@ def score_frame(grid: Grid) -> pd.DataFrame:
 
 
 def summary_columns(cell: GridCell, column: str, *, interval: bool = False) -> dict[str, Any]:
-    """Return mean and standard deviation of a cell's column; empty unless every run is done."""
+    """Return mean and standard deviation of a cell's column; empty unless every run is done.
+
+    An interval, if asked for, is that of the mean over splits: seeds on one split are one
+    observation, as they are in tests.
+    """
     summary = cell.summary(column)
-    names = ["mean", "sd", *(("low", "high") if interval else ())]
-    named = {"low": "ci95_low", "high": "ci95_high"}
-    return {
-        f"{column}_{named.get(name, name)}": getattr(summary, name) if summary else None
-        for name in names
-    }
+    found = {f"{column}_{name}": getattr(summary, name, None) for name in ("mean", "sd")}
+    if interval:
+        splits = summarize([*split_means(cell.values(column)).values()]) if summary else None
+        found |= {f"{column}_ci95_{end}": getattr(splits, end, None) for end in ("low", "high")}
+    return found
 
 
 def _by_split(values: Mapping[tuple[str, str], float]) -> str:

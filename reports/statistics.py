@@ -72,6 +72,9 @@ def _t_quantile(probability: float, degrees: int) -> float:
 def paired_t(differences: Sequence[float]) -> float:
     """Return the two-sided p value of a paired Student-t test; 1 if nothing differs.
 
+    Equal differences have no spread to test by: a t test would call one image in each of three
+    splits certain. Theirs is the p value of :func:`signed_rank`.
+
     Raises
     ------
     ValueError
@@ -82,8 +85,8 @@ def paired_t(differences: Sequence[float]) -> float:
     if len(differences) < 2:
         raise ValueError("a paired test needs two pairs at least")
     summary = summarize(differences)
-    if not summary.sd:
-        return 1.0 if summary.mean == 0 else 0.0
+    if summary.sd is None or summary.sd < 1e-12:
+        return signed_rank(differences)
     t = summary.mean / (summary.sd / math.sqrt(summary.n))
     return float(2 * stdtr(summary.n - 1, -abs(t)))
 
@@ -140,10 +143,14 @@ def shared_differences(
     Seeds on one split share its clients' data: they are one observation of how two methods differ
     over splits, the mean of their differences.
     """
+    return split_means({pair: first[pair] - second[pair] for pair in first if pair in second})
+
+
+def split_means(values: Mapping[Split, float]) -> dict[str, float]:
+    """Return the mean over the seeds of each split, by split seed."""
     found: dict[str, list[float]] = {}
-    for (split, seed), value in first.items():
-        if (split, seed) in second:
-            found.setdefault(split, []).append(value - second[split, seed])
+    for (split, _), value in values.items():
+        found.setdefault(split, []).append(value)
     return {split: math.fsum(each) / len(each) for split, each in found.items()}
 
 

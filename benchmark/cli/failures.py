@@ -39,6 +39,7 @@ def say_failures(listener: Listener, store: ExperimentStore) -> None:
 
 def _traceback_file(store: ExperimentStore, run_id: str) -> Path | None:
     """Return the file in which the run's last attempt left its traceback, if it has one."""
+    # A run that diverged is published with its traceback; what failed before has one of its own.
     attempt = store.latest_attempt(run_id)
-    file = None if attempt is None else attempt.path / TRACEBACK_NAME
-    return file if file is not None and file.is_file() else None
+    places = [store.folder / run_id, *([attempt.path] if attempt else [])]
+    return next((file for at in places if (file := at / TRACEBACK_NAME).is_file()), None)

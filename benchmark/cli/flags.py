@@ -199,7 +199,8 @@ def _form(flag: Flag) -> dict[str, Any]:
     annotation = ExperimentSpec.model_fields[flag.field].annotation
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction, "default": None}
-    form: dict[str, Any] = {"nargs": "+"} if flag.many else {}
+    # A flag that is given again adds to its values: none is dropped unsaid.
+    form: dict[str, Any] = {"nargs": "+", "action": "extend"} if flag.many else {}
     if flag.metavar:
         text = flag.many or annotation is str  # a name stays one, even 007 or 1e5
         return {**form, "metavar": flag.metavar, "type": str if text else number}

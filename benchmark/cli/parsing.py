@@ -159,7 +159,7 @@ def settings(items: Iterable[str]) -> dict[str, dict[str, Any]]:
             raise UserError(f"--set: '{item}' is not of the form method.param=value")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # a date that there is not
             raise UserError(f"--set {key}: value '{text}' is not valid YAML") from None
         place: dict[str, Any] = result
         for part in path[:-1]:
@@ -189,7 +189,7 @@ def experiment_file(text: str) -> Path:
         If there is neither.
     """
     path = Path(text).expanduser()
-    if path.exists() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    if path.is_file() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         return path
     bundled = bundled_experiments()
     if text not in bundled:

@@ -293,8 +293,7 @@ class Tracing:
 
     def _mean(self, node: fx.Node) -> Flow:
         flow = self._input(node)
-        dims: Any = node.args[1:] if len(node.args) > 1 else node.kwargs.get("dim")
-        dims = dims[0] if isinstance(dims, tuple) and len(dims) == 1 else dims
+        dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         if flow.flat or not isinstance(dims, (tuple, list)) or {d % 4 for d in dims} != {2, 3}:
             raise self._unknown(node)
         if node.kwargs.get("keepdim", len(node.args) > 2 and node.args[2]):

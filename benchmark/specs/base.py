@@ -76,13 +76,14 @@ class _NoDuplicates(yaml.SafeLoader):
     """The safe loader, which refuses a key that is written twice instead of dropping the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        made: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(made) < len(node.value):
-            names = [key.value for key, _ in node.value]
-            twice = next((name for name in names if names.count(name) > 1), names[-1])
+        # Before keys are merged in (`<<`), which a key of its own may override.
+        names = [key.value for key, _ in node.value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None and twice != "<<":
             raise yaml.constructor.ConstructorError(
                 None, None, f"key '{twice}' is written twice", node.start_mark
             )
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
         return made
 
 
@@ -96,7 +97,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """
     try:
         values = yaml.load(text, Loader=_NoDuplicates)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that there is not
         line = " ".join(str(error).split())
         raise UserError(f"{where}: not valid YAML: {line}") from None
     if values is None:

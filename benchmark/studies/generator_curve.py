@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _study(values: argparse.Namespace) -> int:
     device = resolve_device(values.device)
     precision = resolve_precision(values.precision, device)
-    compute = ComputeSpec(device=device.type, precision=precision, threads=values.threads)
+    how = {"device": device.type, "precision": precision, "threads": values.threads}
+    compute = ComputeSpec.parse(how, "study")
     configure_threads(values.threads)
     configure_device(device)
     scenario = ScenarioSpec.parse(
@@ -136,17 +137,25 @@ def _write(folder: Path, rows: Sequence[dict[str, float]]) -> None:
     figure.savefig(folder / "curve.png", dpi=150)
 
 
+def _positive(text: str) -> int:
+    """Return a whole number above 0; argparse says what is wrong with another text."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmark.studies.generator_curve")
     parser.description = (__doc__ or "").partition("\n")[0]
     parser.add_argument("--dataset", default="fashion_mnist")
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--steps", type=int, default=2000, help="generator steps in all")
-    parser.add_argument("--every", type=int, default=250, help="steps between two looks")
-    parser.add_argument("--images", type=int, default=5000, help="images of a look")
-    parser.add_argument("--width", type=int, default=24, help="ngf = ndf")
-    parser.add_argument("--batch", type=int, default=64, help="real and generated images a step")
-    parser.add_argument("--samples", type=int, help="training images, a stratified part of all")
+    parser.add_argument("--steps", type=_positive, default=2000, help="generator steps in all")
+    parser.add_argument("--every", type=_positive, default=250, help="steps between two looks")
+    parser.add_argument("--images", type=_positive, default=5000, help="images of a look")
+    parser.add_argument("--width", type=_positive, default=24, help="ngf = ndf")
+    parser.add_argument("--batch", type=_positive, default=64, help="images of each kind a step")
+    parser.add_argument("--samples", type=_positive, help="training images (default: all)")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports.ablations import Ablation, ablations, change_text
+from reports.figures.attribution import mapped_rows
 from reports.figures.style import (
     COLUMN,
     accuracy_axes,
@@ -18,6 +19,7 @@ from reports.figures.style import (
     look,
     pages,
     panels,
+    spread_words,
     titled,
 )
 from reports.grid import Grid, RowKey
@@ -66,6 +68,7 @@ class Ablations:
 
     name: str
     panels: tuple[tuple[str, tuple[Variant, ...]], ...]
+    spread: str = ""
 
     @property
     def title(self) -> str:
@@ -84,7 +87,11 @@ class Ablations:
         for number, (axis, (heading, found)) in enumerate(zip(axes, self.panels, strict=True)):
             self._panel(axis, found, labelled=number % 3 == 0)
             axis.set_title(heading)
-            axis.set_xlabel("test accuracy (%)")
+            axis.set_xlabel("test accuracy (%)" + (f"\n({self.spread})" if self.spread else ""))
+        # One range for all, to be compared.
+        most = max(axis.get_xlim()[1] for axis in axes)
+        for axis in axes:
+            axis.set_xlim(0, most)
         return figure
 
     def _panel(self, axis: Axes, found: tuple[Variant, ...], *, labelled: bool) -> None:
@@ -185,9 +192,15 @@ class Sweeps:
 
 
 def ablation_figures(grid: Grid, most: int) -> Iterator[Ablations | Sweeps]:
-    """Yield bars and sweeps of every method that stands in several configurations."""
+    """Yield bars and sweeps of every method that stands in several configurations.
+
+    But for what a map of teachers by images shows: there no configuration is the others' base.
+    """
     found = ablations(grid)
+    mapped = [mapped_rows(grid, scenario) for scenario in grid.scenarios]
     for ablation in found:
+        if mapped and all({ablation.base, *ablation.changes} <= rows for rows in mapped):
+            continue
         ending = f"_{ablation.method}" if len(found) > 1 else ""
         for page, chosen in pages(grid.scenarios, most):
             made = tuple(
@@ -195,7 +208,8 @@ def ablation_figures(grid: Grid, most: int) -> Iterator[Ablations | Sweeps]:
                 for scenario in chosen
             )
             if any(one.value is not None for _, bars in made for one in bars):
-                yield Ablations(f"ablations{ending}{page}", made)
+                spread = spread_words(grid.seed_counts())
+                yield Ablations(f"ablations{ending}{page}", made, spread)
             lines = tuple(_sweeps(grid, ablation, chosen))
             if lines:
                 yield Sweeps(f"sweeps{ending}{page}", lines)

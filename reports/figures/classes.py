@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from statistics import mode
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from reports.figures.style import PAGE, name_columns, panels, titled
 from reports.grid import Grid, GridCell
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_Sized = TypeVar("_Sized", bound=Sized)
+
 _MOST_ACROSS = 5
 _SIDE = 1.12
 """Side of a confusion matrix, inches."""
@@ -25,6 +28,8 @@ _LABEL_SIGNS = 48
 """Of a row's label, in one line."""
 _NAME_SIGN = 0.045
 """Of a class's name, on its side, inches."""
+_DARK = 47
+"""Percent above which the map is light enough for black numbers."""
 _MOST_NUMBERS = 12
 """Classes up to which cells carry their number."""
 
@@ -43,6 +48,8 @@ class PerClass:
         Percent, by method and class; ``None`` for a class without test samples.
     class_names : tuple of str
         In label order; empty where they are not recorded.
+    seeds : int
+        Of a method, at most.
     """
 
     name: str
@@ -50,6 +57,7 @@ class PerClass:
     labels: tuple[str, ...]
     values: tuple[tuple[float | None, ...], ...]
     class_names: tuple[str, ...] = ()
+    seeds: int = 1
 
     @property
     def title(self) -> str:
@@ -80,9 +88,10 @@ class PerClass:
             name_columns(axis, names, aslant=max(map(len, names)) > 6)
             for (row, column), value in np.ndenumerate(data):
                 if not np.isnan(value):
-                    colour = "black" if value > 60 else "white"
+                    colour = "black" if value > _DARK else "white"
                     axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
-        figure.colorbar(image, ax=axis, label="accuracy (%)", pad=0.01)
+        mean = f", mean of {self.seeds} seeds" if self.seeds > 1 else ""
+        figure.colorbar(image, ax=axis, label=f"accuracy (%){mean}", pad=0.01)
         return figure
 
 
@@ -100,6 +109,8 @@ class Confusion:
         Counts, summed over seeds, by method, true class and predicted class.
     class_names : tuple of str
         In label order; empty where they are not recorded.
+    seeds : int
+        Of a method, at most.
     """
 
     name: str
@@ -107,6 +118,7 @@ class Confusion:
     labels: tuple[str, ...]
     matrices: tuple[tuple[tuple[int, ...], ...], ...]
     class_names: tuple[str, ...] = ()
+    seeds: int = 1
 
     @property
     def title(self) -> str:
@@ -137,8 +149,9 @@ class Confusion:
             if first:
                 axis.set_ylabel("true")
         if image is not None:
+            sums = f", {self.seeds} seeds summed" if self.seeds > 1 else ""
             figure.colorbar(
-                image, ax=axes, label="% of true class", shrink=0.8, pad=0.01, aspect=40
+                image, ax=axes, label=f"% of true class{sums}", shrink=0.8, pad=0.01, aspect=40
             )
         if self.heading:
             figure.suptitle(self.heading, fontsize=8)
@@ -180,16 +193,23 @@ def by_class(grid: Grid) -> Iterator[PerClass | Confusion]:
         heading = ", ".join(grid.axes.header(scenario))
         ending = f"_{number}" if len(grid.scenarios) > 1 else ""
         complete = [(labels[row], cell) for row, cell in grid.column(scenario) if cell.complete]
-        rates = {label: values for label, cell in complete if (values := _rates(cell))}
+        seeds = max((len(cell.runs) for _, cell in complete), default=1)
+        rates = _alike({label: values for label, cell in complete if (values := _rates(cell))})
         if rates:
             numbers = tuple(map(tuple, rates.values()))
             names = _names(grid, scenario, len(numbers[0]))
-            yield PerClass(f"per_class{ending}", heading, tuple(rates), numbers, names)
-        counts = {label: matrix for label, cell in complete if (matrix := _counts(cell))}
+            yield PerClass(f"per_class{ending}", heading, tuple(rates), numbers, names, seeds)
+        counts = _alike({label: matrix for label, cell in complete if (matrix := _counts(cell))})
         if counts:
             matrices = tuple(tuple(map(tuple, matrix)) for matrix in counts.values())
             names = _names(grid, scenario, len(matrices[0]))
-            yield Confusion(f"confusion{ending}", heading, tuple(counts), matrices, names)
+            yield Confusion(f"confusion{ending}", heading, tuple(counts), matrices, names, seeds)
+
+
+def _alike(rows: Mapping[str, _Sized]) -> dict[str, _Sized]:
+    """Return the rows of the most common number of classes; a note says that others saw others."""
+    sizes = [len(row) for row in rows.values()]
+    return {label: row for label, row in rows.items() if len(row) == mode(sizes)}
 
 
 def _names(grid: Grid, scenario: tuple[str, ...], count: int) -> tuple[str, ...]:

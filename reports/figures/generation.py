@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-_RATIOS = {RATIO: "Fréchet distance ÷ real", OLD_RATIO: "Fréchet distance ÷ all real"}
+_DISTANCES = {
+    RATIO: "Fréchet distance ÷ real",
+    OLD_RATIO: "Fréchet distance ÷ all real",
+    "fid": "Fréchet distance",
+}
 _SCORES = (
     ("inception_score", "Inception score", False),
-    ("usefulness", "accuracy trained on them (%)", False),
+    ("usefulness", "accuracy of a network\ntrained on them (%)", False),
 )
 _ACROSS = 3
 _GAP, _TITLE_LINE = 0.08, 0.125
@@ -81,7 +85,7 @@ class Scores:
     def draw(self) -> Figure:
         """Return the figure."""
         from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, NullLocator
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
         bars = max(len(panel) for _, _, panel in self.panels)
         figure = Figure(figsize=(PAGE, 0.28 * bars + 0.9), layout="constrained")
@@ -96,11 +100,16 @@ class Scores:
             axis.grid(axis="y", visible=False)
             if logarithmic:
                 axis.set_xscale("log")
-                axis.set_xlim(left=0.8 * min(1.0, *(bar.value for bar in panel)))
+                # 1 is as good as real; no other distance has a point to be seen against.
+                ratio = label == _DISTANCES[RATIO]
+                axis.set_xlim(left=0.8 * min([1.0] * ratio + [bar.value for bar in panel]))
                 axis.set_xlim(right=1.3 * max(bar.value + bar.spread for bar in panel))
-                if label == _RATIOS[RATIO]:  # 1 is as good as real
+                if ratio:
                     axis.axvline(1, color="0.5", linewidth=0.7, linestyle="--")
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+                values = [bar.value for bar in panel]
+                few = max(values) < 100 * min(values)
+                axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
                 axis.xaxis.set_minor_locator(NullLocator())
         title = f"judged by {self.extractor}"
         figure.suptitle(f"{self.heading}, {title}" if self.heading else title, fontsize=7.5)
@@ -136,7 +145,7 @@ def _draw_points(axis: Axes, at: NDArray[np.int_], panel: Sequence[Bar]) -> None
 def generation_scores(grid: Grid) -> Iterator[Scores]:
     """Yield scores of generated images, a figure for each scenario and extractor.
 
-    The distance is drawn by the ratio that all rows have; it is left out where records of both
+    The distance is drawn by the ratio that all rows have, or as it is where records of both
     kinds of ratio stand together.
     """
     for number, scenario in enumerate(grid.scenarios):
@@ -147,7 +156,7 @@ def generation_scores(grid: Grid) -> Iterator[Scores]:
             ]
             distances = [
                 (label, True, _bars(grid, scenario, column, extractor))
-                for column, label in _RATIOS.items()
+                for column, label in _DISTANCES.items()
             ]
             rows = {len(bars) for _, _, bars in scores}
             if len(rows) == 1 and rows != {0}:

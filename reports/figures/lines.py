@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from textwrap import fill
@@ -22,6 +22,7 @@ from reports.figures.style import (
     look,
     pages,
     panels,
+    spread_words,
     titled,
 )
 from reports.grid import Grid, GridCell, RowKey
@@ -78,13 +79,17 @@ class Lines:
     x_title : str
         Label of the x axis.
     ticks : tuple of str
-        Labels of the ticks at 0, 1, …; empty for a numeric axis.
+        Labels of the ticks; empty for a numeric axis.
     panels : tuple of (str, tuple of Series)
         Title and series of each panel.
     bars : bool
         Error bars (standard deviation) in place of a band.
     order : tuple of str
         Methods in the order of the legend.
+    spread : str
+        What bars or bands are.
+    at : tuple of float
+        Where the ticks stand; at 0, 1, … if empty.
     """
 
     name: str
@@ -93,11 +98,14 @@ class Lines:
     panels: tuple[tuple[str, tuple[Series, ...]], ...]
     bars: bool
     order: tuple[str, ...]
+    spread: str = ""
+    at: tuple[float, ...] = ()
 
     @property
     def title(self) -> str:
         """What it shows, and of what."""
-        return titled(f"Accuracy by {self.x_title}", [heading for heading, _ in self.panels])
+        words = f"Accuracy by {' '.join(self.x_title.split())}"
+        return titled(words, [heading for heading, _ in self.panels])
 
     def draw(self) -> Figure:
         """Return the figure."""
@@ -111,30 +119,30 @@ class Lines:
             axis.set_xlabel(self.x_title)
             if self.ticks:
                 names = [fill(tick.replace(",", ", "), 10) for tick in self.ticks]
-                axis.set_xticks(range(len(names)), names)
+                axis.set_xticks(self.at or range(len(names)), _apart(names, self.at))
             else:
                 axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
                 axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        accuracy_axes(axes)
-        legend_below(figure, axes, self.order)
+        accuracy_axes(axes, alike=len(axes) > 1)
+        legend_below(figure, axes, self.order, self.spread)
         return figure
 
     def _line(self, axis: Axes, one: Series, shift: float) -> None:
         style = look(one.place, one.reference)
         # Error bars of neighbours would cover each other: they stand a hair apart.
-        x = [value + 0.02 * shift for value in one.x]
+        x = [value + 0.03 * shift for value in one.x]
         y = np.array([math.nan if value is None else value for value in one.y])
         spread = np.array(one.spread)
         kwargs: dict[str, Any] = {
             "color": style.color,
             "linestyle": style.dashes,
             "label": one.label,
+            "marker": style.marker,
+            "markerfacecolor": "white" if one.reference else style.color,
         }
         if self.bars:
             error = error_bars(one.spread)
-            axis.errorbar(
-                x, y, yerr=error, marker=style.marker, capsize=1.5, elinewidth=0.6, **kwargs
-            )
+            axis.errorbar(x, y, yerr=error, capsize=1.5, elinewidth=0.6, **kwargs)
             return
         axis.plot(x, y, **kwargs)
         if spread.any():
@@ -218,14 +226,58 @@ def _along(grid: Grid, field: str) -> Lines:
             made.append((heading, series))
     name = f"accuracy_by_{title(field).replace(' ', '_').replace('-', '_')}"
     ascii_name = name.replace("α", "alpha")
+    at = _scaled(field, values)
     return Lines(
         ascii_name,
-        title(field),
+        title(field) + (" (log scale)" if at else ""),
         tuple(values),
-        tuple(made),
+        tuple(_moved(made, at)) if at else tuple(made),
         True,
         tuple(grid.figure_labels().values()),
+        spread_words(grid.seed_counts()),
+        at,
     )
+
+
+def _scaled(field: str, values: Sequence[str]) -> tuple[float, ...]:
+    """Return where numbers stand on a logarithmic axis, a mean step apart; nothing for names.
+
+    Warm-up rounds, which may be 0, stand at the logarithm of one more.
+    """
+    if field == "widths" or len(values) < 2:
+        return ()
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return ()
+    one = 1.0 if min(numbers) == 0 else 0.0
+    if min(numbers) < 0 or not all(map(math.isfinite, numbers)):
+        return ()
+    logs = [math.log(number + one) for number in numbers]
+    return tuple((len(logs) - 1) * (log - logs[0]) / (logs[-1] - logs[0]) for log in logs)
+
+
+def _moved(
+    made: Sequence[tuple[str, tuple[Series, ...]]], at: Sequence[float]
+) -> Iterator[tuple[str, tuple[Series, ...]]]:
+    for heading, series in made:
+        yield heading, tuple(replace(one, x=tuple(at[int(x)] for x in one.x)) for one in series)
+
+
+def _apart(names: Sequence[str], at: Sequence[float]) -> list[str]:
+    """Return ticks' labels, those that would run into the one before left out."""
+    if not at:
+        return list(names)
+    shown, end = [], -math.inf
+    for name, place in zip(names, at, strict=True):
+        half = _LETTER * (at[-1] - at[0]) * (len(name) + 1) / 2
+        shown.append(name if place - half >= end else "")
+        end = place + half if shown[-1] else end
+    return shown
+
+
+_LETTER = 0.018
+"""Width of a tick label's letter, as a share of the axis."""
 
 
 def _series(
@@ -260,7 +312,7 @@ def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
     most : int
         Scenarios of a figure, at most.
     """
-    store, labels = ExperimentStore(folder), grid.figure_labels()
+    store, labels = ExperimentStore(folder, read_only=True), grid.figure_labels()
     made = []
     for scenario in grid.scenarios:
         series = []
@@ -268,13 +320,14 @@ def histories(grid: Grid, folder: Path, most: int) -> Iterator[Lines]:
             cell = grid.cells.get((row, scenario))
             points = _history(store, cell) if cell and cell.complete else []
             if len(points) > 1:
-                x, y, spread = zip(*points, strict=True)
-                series.append(Series(labels[row], row.reference, place, x, y, spread))
+                x, y, spreads = zip(*points, strict=True)
+                series.append(Series(labels[row], row.reference, place, x, y, spreads))
         if series:
             made.append((", ".join(grid.axes.header(scenario)), tuple(series)))
     for ending, chosen in pages(made, most):
         name = f"accuracy_by_server_step{ending}"
-        yield Lines(name, _STEP, (), chosen, False, tuple(labels.values()))
+        spread = spread_words(grid.seed_counts(), "bands")
+        yield Lines(name, _STEP, (), chosen, False, tuple(labels.values()), spread)
 
 
 def _history(store: ExperimentStore, cell: GridCell) -> list[tuple[float, float, float]]:

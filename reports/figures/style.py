@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-STYLE_VERSION = "17"
+STYLE_VERSION = "18"
 """Raised when figures should be drawn anew though their data did not change."""
 
 COLUMN = 3.4
@@ -42,7 +42,7 @@ _REFERENCE_DASHES: tuple[Any, ...] = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1, 1, 
 _LEGEND_LINE = 0.15
 """Height of a legend's line, inches."""
 
-_LEGEND_LETTER, _LEGEND_KEY = 0.05, 0.42
+_LEGEND_LETTER, _LEGEND_KEY = 0.05, 0.46
 """Widths of a legend's mean letter, and of its handle with the room around, inches."""
 
 _LEAST_RANGE = 10.0
@@ -210,8 +210,30 @@ def accuracy_axes(axes: Sequence[Axes], *, alike: bool = False) -> None:
             axis.set_ylim(low - more + shift, high + more + shift)
 
 
-def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> None:
-    """Put one legend for all panels below them: each label once, those in ``order`` first."""
+def spread_words(counts: Collection[int], drawn: str = "bars") -> str:
+    """Return what bars or bands are: a standard deviation over how many seeds; nothing of one.
+
+    Parameters
+    ----------
+    counts : collection of int
+        Seeds of each mean that is drawn.
+    drawn : str
+        What shows the spread.
+    """
+    if not counts or max(counts) < 2:
+        return ""
+    least, most = min(counts), max(counts)
+    seeds = f"{most}" if least == most else f"{least} to {most}"
+    return f"{drawn}: ± 1 standard deviation over {seeds} seeds"
+
+
+def legend_below(
+    figure: Figure, axes: Sequence[Axes], order: Sequence[str], note: str = ""
+) -> None:
+    """Put one legend for all panels below them: each label once, those in ``order`` first.
+
+    A note stands over its entries.
+    """
     found: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -226,7 +248,8 @@ def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> 
         longest = max(map(len, lines))
         across = min(len(found), max(1, int(width / (_LEGEND_LETTER * longest + _LEGEND_KEY))))
         # The legend has its own room: the panels keep theirs, however many methods there are.
-        figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * math.ceil(len(lines) / across))
+        down = math.ceil(len(lines) / across) + bool(note)
+        figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * down)
         figure.legend(
             list(found.values()),
             texts,
@@ -234,7 +257,9 @@ def legend_below(figure: Figure, axes: Sequence[Axes], order: Sequence[str]) -> 
             ncols=across,
             columnspacing=1.0,
             handletextpad=0.5,
-            handlelength=1.8,
+            handlelength=2.3,  # shows the dashes of references apart
+            title=note or None,
+            title_fontsize=6.5,
         )
 
 

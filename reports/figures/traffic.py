@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from reports.figures.attribution import mapped_rows
 from reports.figures.lines import places
-from reports.figures.style import accuracy_axes, legend_below, look, pages, panels, titled
+from reports.figures.style import (
+    accuracy_axes,
+    legend_below,
+    look,
+    pages,
+    panels,
+    spread_words,
+    titled,
+)
 from reports.grid import Grid
 
 if TYPE_CHECKING:
@@ -50,6 +58,7 @@ class Traffic:
     panels: tuple[tuple[str, tuple[Point, ...]], ...]
     order: tuple[str, ...]
     name: str = "accuracy_by_bytes"
+    spread: str = ""
 
     @property
     def title(self) -> str:
@@ -65,18 +74,18 @@ class Traffic:
             for point, place in zip(points, places, strict=True):
                 _point(axis, replace(point, megabytes=place))
             log_scale(axis, [place for place in places if place > 0])
-            accuracy_axes([axis])
             members = pareto([point for point in points if not point.reference])
             drawn = [(places[points.index(one)], one.accuracy) for one in members]
             _front(axis, [one for one in drawn if one[0] > 0])
             moved = any(place != one.megabytes for place, one in zip(places, points, strict=True))
             hint = "\n(equal bytes stand side by side)" if moved else ""
             axis.set_xlabel("MB per client, up and down" + hint)
-        legend_below(figure, axes, self.order)
+        accuracy_axes(axes, alike=len(axes) > 1)
+        legend_below(figure, axes, self.order, self.spread)
         return figure
 
 
-_APART, _WIDEST = 0.018, 0.06
+_APART, _WIDEST = 0.018, 0.14
 """Least distance of two points, and the most that all together take, as shares of the axis."""
 
 
@@ -125,29 +134,28 @@ def _by_price(points: Sequence[Point]) -> list[int]:
 
 
 def _front(axis: Axes, members: Sequence[tuple[float, float]]) -> None:
-    """Draw what can be had at a price: from the bottom up to the first member, then on in steps.
+    """Draw what can be had at a price, in steps from the first member on, and ring the members.
 
-    It is seen however close the members stand, even if there is one alone.
+    It lies behind the points, whose error bars say how sure its steps are.
     """
     if not members:
         return
-    (_, right), (bottom, _) = axis.get_xlim(), axis.get_ylim()
-    x = [place for place, _ in members for _ in range(2)] + [right]
-    y = [bottom] + [accuracy for _, accuracy in members for _ in range(2)]
+    twice = [place for place, _ in members for _ in range(2)]
+    x = [*twice[1:], axis.get_xlim()[1]]
+    y = [accuracy for _, accuracy in members for _ in range(2)]
     axis.plot(
         x,
         y,
-        color="#333333",
+        color="#8a8a8a",
         linewidth=0.8,
         marker="o",
         markersize=8,
         markerfacecolor="none",
         markeredgewidth=0.7,
-        markevery=range(1, len(x), 2),  # the corners between are no methods
-        zorder=4,
-        label="Pareto front",
+        markevery=range(0, len(x), 2),  # the corners between are no methods
+        zorder=2,
+        label="Pareto front of means",
     )
-    axis.set_ylim(bottom=bottom)
 
 
 def log_scale(axis: Axes, values: Sequence[float]) -> None:
@@ -244,4 +252,5 @@ def traffic(grid: Grid, most: int) -> Iterator[Traffic]:
         if sum(point.megabytes > 0 and not point.reference for point in found) > 1:
             made.append((", ".join(grid.axes.header(scenario)), found))
     for ending, chosen in pages(made, most):
-        yield Traffic(chosen, tuple(grid.figure_labels().values()), f"accuracy_by_bytes{ending}")
+        order, spread = tuple(grid.figure_labels().values()), spread_words(grid.seed_counts())
+        yield Traffic(chosen, order, f"accuracy_by_bytes{ending}", spread)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from reports.axes import sort_keys
 from reports.figures.lines import panels_along
-from reports.figures.style import accuracy_axes, error_bars, legend_below, look, panels, titled
+from reports.figures.style import (
+    accuracy_axes,
+    error_bars,
+    legend_below,
+    look,
+    panels,
+    spread_words,
+    titled,
+)
 from reports.figures.traffic import Point, log_scale, points
 from reports.grid import Grid
 
@@ -33,6 +43,7 @@ class WarmUp:
     panels: tuple[tuple[str, tuple[WarmStarts, ...]], ...]
     order: tuple[str, ...]
     name: str = "accuracy_by_bytes_over_warm_up"
+    spread: str = ""
 
     @property
     def title(self) -> str:
@@ -45,20 +56,25 @@ class WarmUp:
         figure, axes = panels(len(self.panels), height=2.8)
         for axis, (heading, lines) in zip(axes, self.panels, strict=True):
             axis.set_title(heading)
-            for line in lines:
-                _line(axis, line)
+            for number, line in enumerate(lines):
+                _line(axis, line, 1 + _APART * (number - (len(lines) - 1) / 2))
+            _rounds(axis, lines)
             log_scale(axis, [point.megabytes for line in lines for _, point in line])
             axis.set_xlabel("MB per client, up and down, warm-up included\n(number: its rounds)")
-        accuracy_axes(axes)
-        legend_below(figure, axes, self.order)
+        accuracy_axes(axes, alike=len(axes) > 1)
+        legend_below(figure, axes, self.order, self.spread)
         return figure
 
 
-def _line(axis: Axes, line: WarmStarts) -> None:
+_APART = 0.02
+"""Methods of equal bytes stand that share of them apart: error bars would cover each other."""
+
+
+def _line(axis: Axes, line: WarmStarts, shift: float) -> None:
     found = [point for _, point in line]
     style = look(found[0].place, found[0].reference)
     axis.errorbar(
-        [point.megabytes for point in found],
+        [shift * point.megabytes for point in found],
         [point.accuracy for point in found],
         yerr=error_bars([point.spread for point in found]),
         color=style.color,
@@ -69,17 +85,55 @@ def _line(axis: Axes, line: WarmStarts) -> None:
         elinewidth=0.6,
         label=found[0].label,
     )
-    for rounds, point in line:
+
+
+def _rounds(axis: Axes, lines: Sequence[WarmStarts]) -> None:
+    """Write the rounds over the highest of the points that have these rounds and bytes."""
+    from matplotlib.patheffects import withStroke
+
+    tops: dict[tuple[str, int], tuple[float, float]] = {}
+    for rounds, point in chain.from_iterable(lines):
+        key = rounds, round(20 * math.log(point.megabytes))
+        top = point.accuracy + point.spread
+        if key not in tops or top > tops[key][1]:
+            tops[key] = point.megabytes, top
+    found = [(rounds, *place) for (rounds, _), place in tops.items()]
+    for (rounds, x, y), up in zip(found, _raised(found), strict=True):
         axis.annotate(
             rounds,
-            (point.megabytes, point.accuracy),
-            (0, 3.5),
+            (x, y),
+            (0, 1.5 + _LINE * up),
             textcoords="offset points",
             ha="center",
             va="bottom",
-            fontsize=5,
-            color=style.color,
+            fontsize=6,
+            color="0.2",
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],
+            zorder=5,
         )
+
+
+_LINE = 6.5
+"""Height of a number, points; an axis has about twenty of them."""
+
+
+def _raised(found: Sequence[tuple[str, float, float]]) -> list[int]:
+    """Return by how many lines each number is raised, so that none stands on another."""
+    logs = [math.log(x) for _, x, _ in found]
+    heights = [y for _, _, y in found]
+    wide = (max(logs) - min(logs) + math.log(4)) * 0.03  # of a digit, with room
+    high = (max(heights) - min(heights) + 10) / 15
+    placed: list[tuple[float, float, float]] = []
+    raised = [0] * len(found)
+    for at in sorted(range(len(found)), key=lambda at: (heights[at], logs[at])):
+        half = wide * len(found[at][0]) / 2
+        while any(
+            abs(x - logs[at]) < half + other and abs(y - heights[at] - high * raised[at]) < high
+            for x, y, other in placed
+        ):
+            raised[at] += 1
+        placed.append((logs[at], heights[at] + high * raised[at], half))
+    return raised
 
 
 def warm_up(grid: Grid) -> Iterator[WarmUp]:
@@ -91,7 +145,8 @@ def warm_up(grid: Grid) -> Iterator[WarmUp]:
         if lines := tuple(_lines(grid, scenarios)):
             made.append((heading, lines))
     if made:
-        yield WarmUp(tuple(made), tuple(grid.figure_labels().values()))
+        order, spread = tuple(grid.figure_labels().values()), spread_words(grid.seed_counts())
+        yield WarmUp(tuple(made), order, spread=spread)
 
 
 def _lines(grid: Grid, scenarios: Mapping[str, tuple[str, ...]]) -> Iterator[WarmStarts]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmark.store import Record
 from benchmark.store.attempts import read_history
+from benchmark.store.files import plain
 from reports.axes import plain_text, title
 from reports.figures.generation import picture_title
 from reports.figures.lines import places
@@ -241,6 +242,10 @@ def _thin(points: list[list[float]], most: int) -> list[list[float]]:
 
 
 def as_script(content: Mapping[str, Any]) -> str:
-    """Return JSON that can stand inside a script element whatever its texts say."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str, allow_nan=False)
+    """Return JSON that can stand inside a script element whatever its texts say.
+
+    NaN and infinities, which a method may put into its details, become texts.
+    """
+    strict = plain(json.loads(json.dumps(content, default=str)))
+    text = json.dumps(strict, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

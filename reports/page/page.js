@@ -162,7 +162,7 @@
     if (narrow) place.style.height = `${300 + beneath}px`;
     else place.style.removeProperty("height");
     return {
-      margin: { l: 52, r: 12, t: 12, b: 56 + beneath }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      margin: { l: 52, r: 12, t: 12, b: 64 + beneath }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colour("--ink"), size: 12 }, hovermode: "closest", showlegend: true,
       ...more,
       legend: { font: { size: 11 }, ...(narrow ? { y: -60 / (300 - 12 - 56), yanchor: "top", x: 0 } : more.legend) },
@@ -188,7 +188,7 @@
         error_y: { type: "data", array: mine.map((row) => 100 * (row.accuracy[1] ?? 0)), thickness: 1, width: 3 },
         hovertemplate: "%{fullData.name}<br>%{text}<br>%{x:.3g} MB, %{y:.2f} %<extra></extra>",
       };
-    }), layout("by-bytes", labels.length, { xaxis: { type: "log", title: { text: "MB per client, up and down" } }, yaxis: { title: { text: `${content.accuracy} accuracy (%)` } } }), options);
+    }), layout("by-bytes", labels.length, { xaxis: { type: "log", dtick: "D2", title: { text: "MB per client, up and down" } }, yaxis: { title: { text: `${content.accuracy} accuracy (%)` } } }), options);
     if (figure.hidden) return;
     const lines = new Map();
     for (const row of shown("partition.alpha").filter((one) => one.accuracy)) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from itertools import groupby
@@ -28,6 +28,7 @@ def page_text(
     notes: Sequence[str],
     reasons: Sequence[str],
     figures: Sequence[tuple[str, Path]],
+    frames: Collection[str] = (),
 ) -> str:
     """Return the HTML page of an experiment; the same text for the same records.
 
@@ -43,6 +44,8 @@ def page_text(
         What the tables rest on, and what did not end well.
     figures : sequence of (str, Path)
         Titles and PNG files to show; a PDF of the same name lies beside each.
+    frames : collection of str
+        Names of the CSV files beside the page.
     """
     pictures = [
         {
@@ -54,7 +57,7 @@ def page_text(
     ]
     text: str = _template().render(
         experiment=results.name,
-        tables=[_table(table) for table in tables.values()],
+        tables=[_table(table, frames) for table in tables.values()],
         several=len(grid.scenarios) > 1,
         notes=list(notes),
         reasons=list(reasons),
@@ -67,8 +70,14 @@ def page_text(
     return text
 
 
-def _table(table: Table) -> dict[str, Any]:
+_NUMBERS_OF = {"against_best": "comparisons"}
+"""CSV files of another name than their table's."""
+
+
+def _table(table: Table, frames: Collection[str]) -> dict[str, Any]:
+    csv = _NUMBERS_OF.get(table.name, table.name)
     return {
+        "csv": csv if csv in frames else "",
         "title": table.title,
         "name": table.name,
         "levels": [_level(table, at) for at in range(table.levels)],

@@ -29,6 +29,7 @@ from benchmark.specs import (
     plan_name,
     read_yaml,
 )
+from benchmark.specs.base import parse_yaml
 from benchmark.specs.scenario import PartitionScheme
 from datasets.partition import SCHEMES
 
@@ -332,3 +333,10 @@ def test_a_plan_has_the_name_that_the_command_line_takes() -> None:
 
 def test_every_scheme_there_is_can_be_asked_for() -> None:
     assert set(get_args(PartitionScheme)) == set(SCHEMES)
+
+
+def test_yaml_keys_may_override_what_is_merged_in() -> None:
+    text = "a: &shared {p: 1, q: 1}\nb: {<<: *shared, p: 2}\n"
+    assert parse_yaml(text, "here")["b"] == {"p": 2, "q": 1}
+    with pytest.raises(UserError, match="'p' is written twice"):
+        parse_yaml("a: &shared {p: 1}\nb: {<<: *shared, q: 1, p: 2, p: 3}\n", "here")

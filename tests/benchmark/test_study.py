@@ -75,6 +75,7 @@ def test_the_main_file_says_all_batches() -> None:
     [
         (["--dataset", "fashon"], "fashon"),
         (["--dataset", "digits", "--device", "tpu"], "tpu"),
+        (["--dataset", "digits", "--threads", "0"], "threads"),
     ],
 )
 def test_the_generator_curve_refuses_in_one_line(
@@ -85,3 +86,13 @@ def test_the_generator_curve_refuses_in_one_line(
     assert said.startswith("error: ")
     assert says in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--every", "--images", "--batch"])
+def test_the_generator_curve_counts_from_one(
+    flag: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        generator_curve.main([flag, "0", "--out", str(tmp_path)])
+    assert "'0' is not a whole number above 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -81,6 +81,8 @@ class Evil:
         ({"y_train": Y - 1}, "label -1, expected 0 or more"),
         ({"y_train": 2 * Y}, "no training sample of class 1"),
         ({"y_train": 0 * Y}, "no training sample of class 1"),
+        ({"y_train": Y + 10**13}, "no training sample of class 0"),
+        ({"y_train": Y.astype(np.uint64) + np.uint64(2**63)}, "label 9223372036854775810, which"),
         ({"y_test": Y[:6] + 1}, "y_test has label 3, expected 0 to 2"),
         ({"y_train": np.eye(12, dtype=np.int64)}, "expected whole numbers"),
         ({"y_train": np.array([Evil()] * 12, dtype=object)}, "y_train can't be read"),

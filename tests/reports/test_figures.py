@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from benchmark.store import Status
 from reports.api import write_report
 from reports.figures.classes import Confusion
 from reports.figures.generation import Bar, Scores
-from reports.figures.lines import Lines, _curve
+from reports.figures.lines import Lines, _apart, _curve
 from reports.figures.partitions import Partitions
 from reports.figures.ranks import cliques
 from reports.figures.style import error_bars, look, rendered
 from reports.figures.traffic import Point, Traffic, pareto
-from reports.figures.warm_up import WarmUp
+from reports.figures.warm_up import WarmUp, _raised
 from reports.grid import build_grid
 from reports.load import load
 
@@ -166,7 +167,9 @@ def test_a_setting_that_a_method_was_not_asked_for_does_not_break_its_line(lab: 
     assert isinstance(figure, Lines)
     [(_, series)] = figure.panels
     distilling = {one.label: one for one in series}["distilling"]
-    assert distilling.x == (0.0, 1.0, 3.0)
+    # Rounds stand at their logarithm, a mean step apart.
+    assert distilling.x == pytest.approx((0.0, 3 * math.log(10) / math.log(50), 3.0))
+    assert figure.x_title == "warm-up rounds (log scale)"
     assert distilling.y == (60.0, 60.0, 60.0)
 
 
@@ -222,7 +225,7 @@ def test_no_traffic_is_a_line_and_not_a_point_at_zero(lab: Lab) -> None:
     assert isinstance(figure, Traffic)
     drawn = figure.draw()
     labels = {label for axis in drawn.axes for label in axis.get_legend_handles_labels()[1]}
-    assert labels == {"averaging", "distilling", "everything (no traffic)", "Pareto front"}
+    assert labels == {"averaging", "distilling", "everything (no traffic)", "Pareto front of means"}
 
 
 def test_pareto_front() -> None:
@@ -254,24 +257,24 @@ def test_twenty_methods_look_different() -> None:
 
 def _front_line(points: tuple[Point, ...]) -> tuple[list[float], list[float], Any]:
     axis = Traffic((("", points),), ()).draw().axes[0]
-    [line] = [one for one in axis.get_lines() if one.get_label() == "Pareto front"]
+    [line] = [one for one in axis.get_lines() if one.get_label() == "Pareto front of means"]
     x, y = line.get_data()
     return list(x), list(y), axis
 
 
-def test_the_front_is_drawn_from_the_bottom_to_the_right_edge_even_if_one_method_is_it() -> None:
+def test_the_front_is_drawn_to_the_right_edge_even_if_one_method_is_it() -> None:
     better, worse = Point("better", False, 0, 1.0, 80.0, 2.0), Point("worse", False, 1, 2.0, 70, 0)
     x, y, axis = _front_line((better, worse))
-    assert x == [pytest.approx(1.0), pytest.approx(1.0), axis.get_xlim()[1]]
-    assert y == [axis.get_ylim()[0], 80.0, 80.0]
+    assert x == [pytest.approx(1.0), axis.get_xlim()[1]]
+    assert y == [80.0, 80.0]
 
 
-def test_the_front_lies_above_error_bars_and_rings_its_members() -> None:
+def test_the_front_lies_behind_error_bars_and_rings_its_members() -> None:
     _, _, axis = _front_line(tuple(Point(f"{at}", False, at, 1 + at, 50 + at, 1) for at in (0, 1)))
-    [front] = [one for one in axis.get_lines() if one.get_label() == "Pareto front"]
-    assert list(front.get_markevery()) == [1, 3]
+    [front] = [one for one in axis.get_lines() if one.get_label() == "Pareto front of means"]
+    assert list(front.get_markevery()) == [0, 2]
     others = [one for box in axis.containers for one in box.get_children()]
-    assert all(front.get_zorder() > one.get_zorder() for one in others)
+    assert all(front.get_zorder() < one.get_zorder() for one in others)
 
 
 @pytest.mark.parametrize("more", [0.0, 0.01])
@@ -347,3 +350,43 @@ def test_one_seed_has_no_error_bar_beside_rows_of_several() -> None:
     alone = Scores("", "classifier", (("score", False, bars[1:]),), "scores").draw()
     assert not alone.axes[0].collections
     assert error_bars([0.0, 0.0]) is None
+
+
+def test_rows_of_another_number_of_classes_are_left_out(lab: Lab) -> None:
+    """A folder of one's own that gained a class since: a note says that they saw other data."""
+    for method in ("averaging", "distilling"):
+        lab.add(method, 0, 0.5)
+    lab.add("counting", 0, 0.6, facts={"per_class_accuracy": [0.5] * 4, "confusion": [[1] * 4] * 4})
+    found = plots_of(lab.plan())
+    for name in ("per_class", "confusion"):
+        figure: Any = found[name]
+        assert set(figure.labels) == {"averaging", "distilling"}
+        figure.draw()
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_figures_say_what_bars_are_and_over_how_many_seeds(lab: Lab, seeds: int) -> None:
+    for seed in range(seeds):
+        for alpha in (0.1, 1.0):
+            for place, method in enumerate(("averaging", "distilling")):
+                accuracy = 0.5 + place / 10 + seed / 50
+                lab.add(method, seed, accuracy, history=[0.1, 0.2], partition__alpha=alpha)
+    found = plots_of(lab.plan())
+    drawn = {"accuracy_by_alpha": "bars", "accuracy_by_bytes": "bars"}
+    for name, what in {**drawn, "accuracy_by_server_step": "bands"}.items():
+        figure: Any = found[name]
+        words = f"{what}: ± 1 standard deviation over 3 seeds" if seeds > 1 else ""
+        assert figure.spread == words
+        title = figure.draw().legends[0].get_title().get_text()
+        assert title == words
+    assert getattr(found["per_class_1"], "seeds") == seeds  # noqa: B009
+
+
+def test_labels_that_would_run_into_each_other_are_left_out() -> None:
+    assert _apart(["24", "28", "78"], (0.0, 0.1, 9.0)) == ["24", "", "78"]
+    assert _apart(["0.1", "1"], (0.0, 1.0)) == ["0.1", "1"]
+
+
+def test_rounds_over_points_stand_apart() -> None:
+    found = [("24", 4.9, 60.0), ("28", 5.6, 60.0), ("0", 0.1, 60.0), ("1", 0.11, 20.0)]
+    assert _raised(found) == [0, 1, 0, 0]

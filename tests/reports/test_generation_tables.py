@@ -68,11 +68,11 @@ def test_ratios_of_unequal_sizes_have_a_column_and_a_note_of_their_own(
     assert ("1 is as good as real" in said) is renewed
     of = "as many" if renewed else "all"
     assert f"that of {of} real test images" in report.rendered["generators"].title
-    # Bars of two kinds of ratio are no comparison; the other scores are drawn all the same.
+    # Two kinds of ratio are no comparison: the distance that they are of is drawn as it is.
     drawn: Any = plots_of(lab.folder)["generation_classifier"]
     labels = [label for label, _, _ in drawn.panels]
-    assert labels[-2:] == ["Inception score", "accuracy trained on them (%)"]
-    assert labels[:-2] == ([] if renewed else ["Fréchet distance ÷ all real"])
+    assert labels[-2:] == ["Inception score", "accuracy of a network\ntrained on them (%)"]
+    assert labels[:-2] == ["Fréchet distance" if renewed else "Fréchet distance ÷ all real"]
     assert [len(bars) for _, _, bars in drawn.panels] == [2] * len(labels)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from report_lab import Lab, judged
 
 from benchmark.store import Status
+from reports.api import write_report
 from reports.grid import build_grid
 from reports.load import load
 from reports.page.content import _history, as_script, page_content
@@ -80,8 +83,24 @@ def test_a_value_that_is_no_number_leaves_its_curve_not_the_page(tmp_path: Path)
     assert curves["kl"] == [[2.0, 2.5]]
     assert len(curves["accuracy"]) == 3
     assert json.loads(as_script(curves)) == curves
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        as_script({"kl": float("nan")})
+    assert json.loads(as_script({"kl": [float("nan"), -math.inf]})) == {"kl": ["NaN", "-Infinity"]}
+
+
+def test_a_detail_that_is_no_number_leaves_the_report_whole(lab: Lab) -> None:
+    lab.add("averaging", 0, details={"gap": math.nan, "left": [math.inf]})
+    page = (write_report(lab.plan()).folder / "index.html").read_text(encoding="utf-8")
+    assert '"gap":"NaN"' in page
+
+
+def test_only_files_that_are_there_are_linked(lab: Lab) -> None:
+    for seed in range(3):
+        lab.add("averaging", seed, 0.5 + seed / 100)
+        lab.add("distilling", seed, 0.4, details={"counters": {"distilled_images": 5}})
+    report = write_report(lab.plan())
+    page = (report.folder / "index.html").read_text(encoding="utf-8")
+    links = re.findall(r'href="([a-z_]+\.(?:csv|tex))"', page)
+    assert {"accuracy.csv", "comparisons.csv", "budget.tex"} <= set(links)
+    assert [link for link in links if not (report.folder / link).is_file()] == []
 
 
 @pytest.mark.parametrize("second", ["10", "30"], ids=["steps begin anew", "steps go on"])

@@ -17,6 +17,10 @@ from rich.console import Console
 from benchmark.store import Status, StoreError
 from reports import latex, markdown
 from reports.api import Report, write_report
+from reports.formats import points
+from reports.grid import build_grid
+from reports.load import load
+from reports.scores import score_frame
 from reports.table import Cell, Row, Table
 from reports.terminal import print_report, slices
 
@@ -74,7 +78,8 @@ def test_no_mean_over_survivors(lab: Lab, status: Status) -> None:
 def test_references_stand_apart_and_methods_by_what_they_use(lab: Lab, page: Page) -> None:
     for name in ("counting", "averaging", "distilling", "everything"):
         for seed in range(3):
-            lab.add(name, seed, {"everything": 0.99, "distilling": 0.3}.get(name, 0.5))
+            own = {"everything": 0.99, "distilling": 0.3 + seed / 1000}
+            lab.add(name, seed, own.get(name, 0.5))
     report = write_report(lab.plan(), figures=False)
     groups = [group for group, _ in report.rendered["accuracy"].groups]
     assert groups == [
@@ -102,7 +107,7 @@ def test_bold_is_whoever_cannot_be_told_from_the_best(lab: Lab) -> None:
     for seed, noise in enumerate((0.0, 0.03, -0.02)):
         lab.add("averaging", seed, 0.80 + noise)
         lab.add("distilling", seed, 0.79 - noise)
-        lab.add("counting", seed, 0.30 + noise)
+        lab.add("counting", seed, 0.30 + 1.1 * noise)
     rows = write_report(lab.plan(), figures=False).rendered["accuracy"].rows
     marks = {row.label: (row.cells[0].best, row.cells[0].second) for row in rows}
     assert marks == {
@@ -329,3 +334,21 @@ def test_latex_compiles(tmp_path: Path) -> None:
         capture_output=True,
     )
     assert (tmp_path / "table.pdf").stat().st_size > 0
+
+
+def test_the_interval_is_over_splits_and_not_over_seeds_on_them(lab: Lab) -> None:
+    for split, mean in enumerate((0.55, 0.65, 0.75)):
+        for seed in range(2):
+            lab.add("averaging", seed, mean + (0.05 if seed else -0.05), split_seed=split)
+    row = score_frame(build_grid(load(lab.plan()))).iloc[0]
+    assert (row["accuracy_ci95_low"], row["accuracy_ci95_high"]) == pytest.approx(
+        (0.4016, 0.8984), abs=1e-4
+    )
+    assert row["accuracy_mean"] == pytest.approx(0.65)
+
+
+def test_no_difference_has_no_minus() -> None:
+    assert [points(share) for share in (-0.0, -0.00001, 0.01, -0.01)] == [
+        *("0.00", "0.00", "1.00", "−1.00"),
+    ]
+    assert points(-0.0, signed=True) == "+0.00"

@@ -33,6 +33,7 @@ CASES = {
     "parameter without value": (["--set", "fedavg.rounds"], ["fedavg.rounds", "method.param"]),
     "parameter set twice": (["--set", "fedavg.rounds=1", "fedavg.rounds=2"], ["fedavg.rounds"]),
     "parameter of a wrong type": (["--set", "fedavg.rounds=many"], ["rounds", "many"]),
+    "a date that there is not": (["--set", "fedavg.rounds=2026-02-30"], ["'2026-02-30'"]),
     "parameter out of range": (["--set", "fedavg.rounds=0"], ["rounds", "0"]),
     "alpha zero": (["--alpha", "0"], ["alpha", "greater than 0"]),
     "alpha negative": (["--alpha", "0.1", "-1"], ["alpha", "-1"]),
@@ -48,6 +49,7 @@ CASES = {
     ),
     "committed results' name": (["--experiment", "reference"], ["experiment", "committed"]),
     "alpha named twice": (["--alpha", "0.1", "0.1"], ["alpha", "named twice"]),
+    "alpha given twice": (["--alpha", "0.1", "--alpha", "0.1"], ["alpha", "named twice"]),
     "no clients": (["--clients", "0"], ["clients", "0"]),
     "half a client": (["--clients", "2.5"], ["clients", "2.5"]),
     "more clients than samples": (["--clients", "5000"], ["clients 5000", "samples"]),
@@ -142,6 +144,7 @@ CASES = {
 FILES = {
     "malformed YAML": ("methods: [fedavg", ["bad.yaml", "not valid YAML"]),
     "key written twice": ("alpha: 0.1\nalpha: 0.2\n", ["bad.yaml", "'alpha' is written twice"]),
+    "a date that there is not": ("description: 2026-02-30\n", ["bad.yaml", "not valid YAML"]),
     "yes for a number": ("alpha: true\n", ["bad.yaml", "alpha", "true"]),
     "no mapping": ("- fedavg\n", ["bad.yaml", "mapping"]),
     "unknown key": ("alhpa: 0.1\n", ["bad.yaml", "'alhpa'", "'alpha'"]),

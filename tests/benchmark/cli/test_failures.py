@@ -96,3 +96,23 @@ def test_a_failure_without_a_traceback_is_its_reason_alone(
     listener.finished(run, record(run, Status.TIMED_OUT, "out of time"), 1.0)
     say_failures(listener, ExperimentStore(tmp_path / "main"))
     assert capsys.readouterr().err == "error: my_method: out of time\n"
+
+
+def test_of_a_run_that_diverged_its_own_traceback_is_named(
+    plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not that of an attempt before, which failed for another reason."""
+    store, run = ExperimentStore(tmp_path / "main"), failed(plugin)
+    run_id = run.spec.run_id
+    with store.lock(run_id):
+        attempt = store.begin(run_id)
+        attempt.write_bytes("traceback.txt", b"another reason")
+        attempt.fail(record(run, Status.FAILED, "another reason"))
+        attempt = store.begin(run_id)
+        attempt.write_bytes("traceback.txt", traceback_of(plugin).encode())
+        attempt.publish(record(run, Status.DIVERGED, "diverged"))
+    listener = Listener({})
+    listener.finished(run, record(run, Status.DIVERGED, "diverged"), 1.0)
+    say_failures(listener, store)
+    file = tmp_path / "main" / run_id / "traceback.txt"
+    assert f"(my_method.py:41, in average; traceback: {file})" in capsys.readouterr().err

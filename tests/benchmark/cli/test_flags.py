@@ -127,3 +127,17 @@ def test_a_path_wins_over_a_bundled_name(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").write_text("epochs: 1\n", encoding="utf-8")
     assert parsing.experiment_file("mine") == Path("mine")
+
+
+def test_a_folder_does_not_hide_a_bundled_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the folder of reference results, where each has one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study_main").mkdir()
+    assert parsing.experiment_file("study_main") == parsing.bundled_experiments()["study_main"]
+
+
+def test_values_of_a_flag_that_is_given_again_are_added() -> None:
+    made = experiment("--alpha", "0.1", "--seeds", "0", "--alpha", "0.5", "1")
+    assert made.alpha == (0.1, 0.5, 1.0)

@@ -132,6 +132,11 @@ class MeanPooled(Plain):
         return torch.relu(0.5 * x / 2 + 1).mean(dim=(2, 3))
 
 
+class KeptPooled(Plain):
+    def middle(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), False)
+
+
 class ShapeReading(Plain):
     def middle(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, 1).view(x.shape[0], -1)
@@ -196,7 +201,7 @@ class RawTensor(MeanPooled):
         return super().middle(x * self.scale)
 
 
-@pytest.mark.parametrize("cls", [MeanPooled, ShapeReading])
+@pytest.mark.parametrize("cls", [MeanPooled, KeptPooled, ShapeReading])
 def test_ordinary_ways_of_pooling_are_understood(cls: type[Plain]) -> None:
     structure = find_structure(cls())
     assert space_of(structure, "head.weight")[1] == space_of(structure, "conv.weight")[0]
