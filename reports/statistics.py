@@ -34,7 +34,8 @@ class Summary:
     sd : float or None
         Standard deviation with ddof 1; ``None`` with one value.
     low, high : float or None
-        Student-t 95 % confidence interval of the mean; ``None`` with one value.
+        Student-t 95 % confidence interval of the mean; ``None`` with one value, or with
+        equal ones, which say nothing of a spread.
     """
 
     n: int
@@ -42,6 +43,10 @@ class Summary:
     sd: float | None
     low: float | None
     high: float | None
+
+
+_NO_SPREAD = 1e-12
+"""Standard deviation of shares up to which they are equal but for roundings."""
 
 
 def summarize(values: Sequence[float]) -> Summary:
@@ -59,6 +64,8 @@ def summarize(values: Sequence[float]) -> Summary:
     if n == 1:
         return Summary(1, mean, None, None, None)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    if sd < _NO_SPREAD:
+        return Summary(n, mean, sd, None, None)
     half = _t_quantile(1 - LEVEL / 2, n - 1) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - half, mean + half)
 
@@ -85,7 +92,7 @@ def paired_t(differences: Sequence[float]) -> float:
     if len(differences) < 2:
         raise ValueError("a paired test needs two pairs at least")
     summary = summarize(differences)
-    if summary.sd is None or summary.sd < 1e-12:
+    if summary.sd is None or summary.sd < _NO_SPREAD:
         return signed_rank(differences)
     t = summary.mean / (summary.sd / math.sqrt(summary.n))
     return float(2 * stdtr(summary.n - 1, -abs(t)))

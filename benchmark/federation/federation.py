@@ -19,7 +19,7 @@ from benchmark.evaluation import evaluate
 from benchmark.events import Events
 from benchmark.federation.client import LocalClient
 from benchmark.federation.data import Samples, ScenarioData
-from benchmark.federation.ledger import MADE_ON
+from benchmark.federation.ledger import MADE_ON, makers_of
 from benchmark.federation.server import ServerContext
 from benchmark.federation.slicing import index_sets, initial_state, slice_state
 from benchmark.federation.traffic import Traffic, account_for
@@ -168,7 +168,7 @@ class Federation:
             if entry is not None:
                 state, done = entry.load(), candidate
                 self.warmup_seconds = float(entry.info["seconds"])
-                self.elsewhere = {str(entry.info.get(MADE_ON, here))} - {here}
+                self.elsewhere = makers_of(entry) - {here}
                 break
         for round_index in range(done, rounds):
             began = time.perf_counter()
@@ -177,7 +177,8 @@ class Federation:
             done = round_index + 1
             self._events.progress("warm-up", done, rounds)
             if done == rounds or done % WARMUP_CHECKPOINT == 0:
-                info = {"seconds": self.warmup_seconds, "rounds": done, MADE_ON: here}
+                makers = sorted({here} | self.elsewhere)
+                info = {"seconds": self.warmup_seconds, "rounds": done, MADE_ON: makers}
                 self._cache.put("warm-up", self._warmup_description(done), dict(state), info)
         return state
 

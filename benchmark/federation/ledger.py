@@ -12,7 +12,10 @@ from benchmark.flops import FlopMeter
 from benchmark.store import Entry
 
 MADE_ON = "made_on"
-"""Value of a cache entry: the processor that made it. Entries of earlier versions lack it."""
+"""Value of a cache entry: the processors that made it and what it was made of, a list.
+
+Entries of earlier versions lack it.
+"""
 
 
 @dataclass
@@ -40,6 +43,11 @@ class Cost:
     def cache_ids(self) -> list[str]:
         """Keys of the entries."""
         return [key for _, key in self.entries]
+
+
+def makers_of(entry: Entry) -> set[str]:
+    """Return the processors that made a cache entry, as far as it says it."""
+    return set(map(str, entry.info.get(MADE_ON, ())))
 
 
 class Price(NamedTuple):
@@ -78,6 +86,7 @@ class Ledger:
         self._flops = flops
         self._processor = processor
         self._asked: list[Price] = []
+        self._makers: dict[tuple[str, str], set[str]] = {}
         # What artefacts took, for the price of one that they are made in the midst of.
         self._seconds = 0.0
         self._operations = 0
@@ -117,7 +126,9 @@ class Ledger:
                 self._book(Price(*used), made_now=False)
             price = Price(found.kind, found.key, float(found.info["seconds"]), found.info.get(name))
             self._book(price, made_now=worked is not None)
-        self.cost.elsewhere |= {str(found.info.get(MADE_ON, self._processor))} - {self._processor}
+        makers = makers_of(found)
+        self._makers[found.kind, found.key] = makers
+        self.cost.elsewhere |= makers - {self._processor}
         return found
 
     def _priced(self, make: Callable[[], Made], name: str) -> Made:
@@ -133,7 +144,8 @@ class Ledger:
         if self._flops.counting:
             own[name] = self._flops.total - before - (self._operations - operations)
         used = {price[:2]: list(price) for price in self._asked[first:]}
-        own_info = {**own, MADE_ON: self._processor}
+        makers = {self._processor}.union(*(self._makers.get(key, set()) for key in used))
+        own_info = {**own, MADE_ON: sorted(makers)}
         return tensors, {**info, **own_info, **({"used": [*used.values()]} if used else {})}
 
     def _book(self, price: Price, *, made_now: bool) -> None:

@@ -75,16 +75,19 @@ def digest_of(value: object) -> str:
 class _NoDuplicates(yaml.SafeLoader):
     """The safe loader, which refuses a key that is written twice instead of dropping the first."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        # Before keys are merged in (`<<`), which a key of its own may override.
-        names = [key.value for key, _ in node.value]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None and twice != "<<":
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key '{twice}' is written twice", node.start_mark
-            )
-        made: dict[Any, Any] = super().construct_mapping(node, deep)
-        return made
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Look at the keys as written: one may override what `<<` merges in later."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        written = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        found: list[object] = []
+        for key in written:
+            value = self.construct_object(key, deep=True)
+            if value in found:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' is written twice", node.start_mark
+                )
+            found.append(value)
+        return node
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:

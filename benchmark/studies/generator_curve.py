@@ -139,10 +139,9 @@ def _write(folder: Path, rows: Sequence[dict[str, float]]) -> None:
 
 def _positive(text: str) -> int:
     """Return a whole number above 0; argparse says what is wrong with another text."""
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return number
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -133,6 +133,13 @@ def draws_each_stream_once(bench: Bench) -> None:
     second.completed()
 
 
+def trains_in_one_piece(bench: Bench) -> None:
+    """Give a client's training all its steps at once: every call begins the same batches anew."""
+    second = bench.second
+    _require_none(second.watch.restarted)
+    second.completed()
+
+
 def ignores_batch_mates(bench: Bench) -> None:
     """Predict an image alike whichever others are in its batch."""
     output = bench.first.result.output
@@ -226,6 +233,7 @@ CHECKS: tuple[Check, ...] = (
     finds_what_it_kept,
     leaves_global_chance_alone,
     draws_each_stream_once,
+    trains_in_one_piece,
     ignores_batch_mates,
     sees_only_what_it_may,
     declares_what_it_uploads,

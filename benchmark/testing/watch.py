@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmark.contract import Broadcast, Client, GlobalModel, Made, Method, Reference, Upload
+from benchmark.federation.client import state_digest
 from benchmark.testing.caching import undescribed
 from benchmark.testing.declared import undeclared
 from benchmark.testing.opened import noting_opened_data
@@ -47,7 +48,9 @@ class Watch:
     shared: list[str] = field(default_factory=list)
     """Parameters that what a client keeps depends on, and its description doesn't name."""
     repeated: list[str] = field(default_factory=list)
-    """Streams that were asked for more than once in a round, by name or by training on."""
+    """Streams that were asked for more than once in a round."""
+    restarted: list[str] = field(default_factory=list)
+    """Trainings that were given to a client in pieces, each of which begins anew."""
     artefacts: set[str] = field(default_factory=set)
     """Kinds of what clients kept by ``client.cached``."""
     sent: dict[tuple[str, int, int], dict[str, int]] = field(default_factory=dict)
@@ -157,22 +160,29 @@ class Watch:
 
     @contextmanager
     def _trainings(self, who: str, client: Any) -> Iterator[None]:
-        """Note which models are trained in a loop: each call of a round has the same batches.
+        """Note where a training is given in pieces: three calls alike, each going on from the last.
 
-        Two calls may be phases, of a head and then of the rest.
+        Another loss or rate, other layers that learn, or another start make it another training.
         """
-        trained: list[Any] = []
         plain = type(client).train
+        last: tuple[object, str] | None = None
+        pieces = 0
 
-        def train(model: Any, **how: Any) -> None:
-            trained.append(model)
-            if sum(model is one for one in trained) == 3:
-                self.repeated.append(
-                    f"{who} trains one model three times or more in round {client.round}, by the "
-                    "same batches: each client.train begins them, optimiser and schedule anew; "
-                    "give it all steps at once"
+        def train(model: torch.nn.Module, **how: Any) -> None:
+            nonlocal last, pieces
+            loss = how.get("loss")
+            learning = tuple(one.requires_grad for one in model.parameters())
+            kind = (*(how.get(name) for name in ("lr", "label_masked")), learning)
+            kind = (*kind, getattr(loss, "__code__", loss))
+            pieces = pieces + 1 if last == (kind, state_digest(model.state_dict())) else 1
+            if pieces == 3:
+                self.restarted.append(
+                    f"{who} trains a model in pieces in round {client.round}: each client.train "
+                    "of a round begins the same batches, optimiser and schedule anew; give it "
+                    "all steps at once"
                 )
             plain(client, model, **how)
+            last = kind, state_digest(model.state_dict())
 
         client.train = train
         try:

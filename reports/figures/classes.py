@@ -10,7 +10,7 @@ from statistics import mode
 from textwrap import fill
 from typing import TYPE_CHECKING, TypeVar
 
-from reports.figures.style import PAGE, name_columns, panels, titled
+from reports.figures.style import PAGE, name_columns, panels, seeds_words, titled
 from reports.grid import Grid, GridCell
 from reports.load import DONE
 
@@ -48,8 +48,8 @@ class PerClass:
         Percent, by method and class; ``None`` for a class without test samples.
     class_names : tuple of str
         In label order; empty where they are not recorded.
-    seeds : int
-        Of a method, at most.
+    seeds : str
+        Over how many seeds, in words.
     """
 
     name: str
@@ -57,7 +57,7 @@ class PerClass:
     labels: tuple[str, ...]
     values: tuple[tuple[float | None, ...], ...]
     class_names: tuple[str, ...] = ()
-    seeds: int = 1
+    seeds: str = ""
 
     @property
     def title(self) -> str:
@@ -90,7 +90,7 @@ class PerClass:
                 if not np.isnan(value):
                     colour = "black" if value > _DARK else "white"
                     axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
-        mean = f", mean of {self.seeds} seeds" if self.seeds > 1 else ""
+        mean = f", mean of {self.seeds}" if self.seeds else ""
         figure.colorbar(image, ax=axis, label=f"accuracy (%){mean}", pad=0.01)
         return figure
 
@@ -109,8 +109,8 @@ class Confusion:
         Counts, summed over seeds, by method, true class and predicted class.
     class_names : tuple of str
         In label order; empty where they are not recorded.
-    seeds : int
-        Of a method, at most.
+    seeds : str
+        Over how many seeds, in words.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Confusion:
     labels: tuple[str, ...]
     matrices: tuple[tuple[tuple[int, ...], ...], ...]
     class_names: tuple[str, ...] = ()
-    seeds: int = 1
+    seeds: str = ""
 
     @property
     def title(self) -> str:
@@ -149,7 +149,7 @@ class Confusion:
             if first:
                 axis.set_ylabel("true")
         if image is not None:
-            sums = f", {self.seeds} seeds summed" if self.seeds > 1 else ""
+            sums = f", {self.seeds} summed" if self.seeds else ""
             figure.colorbar(
                 image, ax=axes, label=f"% of true class{sums}", shrink=0.8, pad=0.01, aspect=40
             )
@@ -193,16 +193,18 @@ def by_class(grid: Grid) -> Iterator[PerClass | Confusion]:
         heading = ", ".join(grid.axes.header(scenario))
         ending = f"_{number}" if len(grid.scenarios) > 1 else ""
         complete = [(labels[row], cell) for row, cell in grid.column(scenario) if cell.complete]
-        seeds = max((len(cell.runs) for _, cell in complete), default=1)
+        runs = {label: len(cell.runs) for label, cell in complete}
         rates = _alike({label: values for label, cell in complete if (values := _rates(cell))})
         if rates:
             numbers = tuple(map(tuple, rates.values()))
             names = _names(grid, scenario, len(numbers[0]))
+            seeds = seeds_words([runs[label] for label in rates])
             yield PerClass(f"per_class{ending}", heading, tuple(rates), numbers, names, seeds)
         counts = _alike({label: matrix for label, cell in complete if (matrix := _counts(cell))})
         if counts:
             matrices = tuple(tuple(map(tuple, matrix)) for matrix in counts.values())
             names = _names(grid, scenario, len(matrices[0]))
+            seeds = seeds_words([runs[label] for label in counts])
             yield Confusion(f"confusion{ending}", heading, tuple(counts), matrices, names, seeds)
 
 

@@ -102,12 +102,12 @@ class Scores:
                 axis.set_xscale("log")
                 # 1 is as good as real; no other distance has a point to be seen against.
                 ratio = label == _DISTANCES[RATIO]
-                axis.set_xlim(left=0.8 * min([1.0] * ratio + [bar.value for bar in panel]))
+                values = [bar.value for bar in panel if bar.value > 0] or [1.0]
+                axis.set_xlim(left=0.8 * min([1.0] * ratio + values))
                 axis.set_xlim(right=1.3 * max(bar.value + bar.spread for bar in panel))
                 if ratio:
                     axis.axvline(1, color="0.5", linewidth=0.7, linestyle="--")
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-                values = [bar.value for bar in panel]
                 few = max(values) < 100 * min(values)
                 axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
                 axis.xaxis.set_minor_locator(NullLocator())

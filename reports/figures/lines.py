@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import chain, count, pairwise
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,7 @@ class Lines:
         for axis, (heading, series) in zip(axes, self.panels, strict=True):
             axis.set_title(heading)
             for number, one in enumerate(series):
-                self._line(axis, one, (number - (len(series) - 1) / 2) if self.ticks else 0.0)
+                self._line(axis, one, self._apart * (number - (len(series) - 1) / 2))
             axis.set_xlabel(self.x_title)
             if self.ticks:
                 names = [fill(tick.replace(",", ", "), 10) for tick in self.ticks]
@@ -127,10 +127,18 @@ class Lines:
         legend_below(figure, axes, self.order, self.spread)
         return figure
 
+    @property
+    def _apart(self) -> float:
+        """How far methods stand apart at a tick, which none of them reaches another one from."""
+        if not self.ticks:
+            return 0.0
+        gaps = [after - before for before, after in pairwise(self.at)] or [1.0]
+        return min(0.03, 0.6 * min(gaps) / max(len(series) for _, series in self.panels))
+
     def _line(self, axis: Axes, one: Series, shift: float) -> None:
         style = look(one.place, one.reference)
         # Error bars of neighbours would cover each other: they stand a hair apart.
-        x = [value + 0.03 * shift for value in one.x]
+        x = [value + shift for value in one.x]
         y = np.array([math.nan if value is None else value for value in one.y])
         spread = np.array(one.spread)
         kwargs: dict[str, Any] = {

@@ -220,11 +220,16 @@ def spread_words(counts: Collection[int], drawn: str = "bars") -> str:
     drawn : str
         What shows the spread.
     """
+    seeds = seeds_words(counts)
+    return f"{drawn}: ± 1 standard deviation over {seeds}" if seeds else ""
+
+
+def seeds_words(counts: Collection[int]) -> str:
+    """Return over how many seeds means are, such as ``1 to 3 seeds``; nothing of one alone."""
     if not counts or max(counts) < 2:
         return ""
     least, most = min(counts), max(counts)
-    seeds = f"{most}" if least == most else f"{least} to {most}"
-    return f"{drawn}: ± 1 standard deviation over {seeds} seeds"
+    return f"{most} seeds" if least == most else f"{least} to {most} seeds"
 
 
 def legend_below(

@@ -19,6 +19,7 @@ from benchmark.environment import processor
 from benchmark.events import Events
 from benchmark.federation import client as client_module
 from benchmark.federation import federation as federation_module
+from benchmark.federation import ledger as ledger_module
 from benchmark.federation.federation import Federation, FederationOracle
 from benchmark.protocol import ProtocolResult, run_protocol
 from benchmark.specs import BudgetSpec
@@ -200,7 +201,6 @@ def test_what_was_reported_while_a_thing_was_made_is_history_from_the_cache_too(
 def test_work_of_another_processor_is_named(
     federations: Federations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bits may hang on it; what the cache has of earlier versions doesn't say where it was made."""
     assert run(Guided(), federations()).made_elsewhere == set()
     assert run(Guided(), federations()).made_elsewhere == set()
     for module in (client_module, federation_module):
@@ -213,6 +213,41 @@ def test_work_of_another_processor_is_named(
     assert len(_warnings(federations(), [])) == len(warm) - 1
 
 
+def test_what_is_made_of_another_processors_work_names_it_too(
+    federations: Federations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federations().client(0).local_model()
+    here = processor("cpu")
+    monkeypatch.setattr(client_module, "processor", lambda device: "Abacus")
+    client = federations().client(0)
+
+    def make() -> Made:
+        client.local_model()
+        return {}, {}
+
+    client.cached("outer", {"version": 1}, make)
+    monkeypatch.setattr(client_module, "processor", processor)
+    again = federations().client(0)
+    again.cached("outer", {"version": 1}, make)
+    assert again.ledger.cost.elsewhere == {"Abacus"}
+    monkeypatch.setattr(client_module, "processor", lambda device: "Cray")
+    third = federations().client(0)
+    third.cached("outer", {"version": 1}, make)
+    assert third.ledger.cost.elsewhere == {"Abacus", here}
+
+
+def test_entries_of_earlier_versions_do_not_say_where_they_were_made(
+    federations: Federations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MADE_ON", "of_this_version_alone")
+    federations().client(0).local_model()
+    monkeypatch.undo()
+    client = federations().client(0)
+    client.local_model()
+    assert client.ledger.cost.elsewhere == set()
+    assert client.ledger.cost.cached_seconds > 0
+
+
 def test_a_warm_up_of_another_processor_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,3 +257,7 @@ def test_a_warm_up_of_another_processor_is_named(
     assert bench.federation().elsewhere == set()
     monkeypatch.setattr(federation_module, "processor", lambda device: "Abacus")
     assert bench.federation().elsewhere == {processor("cpu")}
+    # Continued there, it is of both.
+    longer = Bench("ensemble", {**overrides, "rounds_warmup": [3]}, folder=tmp_path)
+    assert longer.federation().elsewhere == {processor("cpu")}
+    assert longer.federation().elsewhere == {processor("cpu")}

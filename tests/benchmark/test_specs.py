@@ -336,7 +336,22 @@ def test_every_scheme_there_is_can_be_asked_for() -> None:
 
 
 def test_yaml_keys_may_override_what_is_merged_in() -> None:
-    text = "a: &shared {p: 1, q: 1}\nb: {<<: *shared, p: 2}\n"
-    assert parse_yaml(text, "here")["b"] == {"p": 2, "q": 1}
-    with pytest.raises(UserError, match="'p' is written twice"):
-        parse_yaml("a: &shared {p: 1}\nb: {<<: *shared, q: 1, p: 2, p: 3}\n", "here")
+    text = "a: &a {p: 1, q: 1}\nb: {inner: &b {<<: *a, p: 2}}\nc: {<<: *b, r: 3}\n"
+    found = parse_yaml(text, "here")
+    assert found["b"] == {"inner": {"p": 2, "q": 1}}
+    assert found["c"].keys() == {"p", "q", "r"}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "twice"),
+    [
+        ("{<<: *a, q: 1, p: 2, p: 3}", "p"),
+        ("{<<: *a, <<: *a, r: 1, r: 2}", "r"),
+        ("{true: 1, yes: 2}", "yes"),
+        ("{1: 1, 1.0: 2}", "1.0"),
+    ],
+)
+def test_a_yaml_key_that_is_written_twice_is_refused(mapping: str, twice: str) -> None:
+    with pytest.raises(UserError, match=f"'{twice}' is written twice"):
+        parse_yaml(f"a: &a {{p: 1}}\nb: {mapping}\n", "here")
+    assert parse_yaml("b: {1: 1, '1': 2}", "here")["b"] == {1: 1, "1": 2}

@@ -89,10 +89,11 @@ def test_the_generator_curve_refuses_in_one_line(
 
 
 @pytest.mark.parametrize("flag", ["--steps", "--every", "--images", "--batch"])
+@pytest.mark.parametrize("text", ["0", "1.5", "many"])
 def test_the_generator_curve_counts_from_one(
-    flag: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    flag: str, text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        generator_curve.main([flag, "0", "--out", str(tmp_path)])
-    assert "'0' is not a whole number above 0" in capsys.readouterr().err
+        generator_curve.main([flag, text, "--out", str(tmp_path)])
+    assert f"'{text}' is not a whole number above 0" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -30,6 +30,7 @@ from benchmark.testing.checks import (
     repeats_bit_for_bit,
     runs_and_classifies,
     sees_only_what_it_may,
+    trains_in_one_piece,
 )
 from reports.api import write_report
 
@@ -192,13 +193,18 @@ FORGETFUL = (
 """Needs what it did while it made something, where that is found."""
 LOST = FORGETFUL.replace('getattr(self, "shift", 0.0)', "self.shift")
 
-STEPWISE = plugin_lab.SOURCE.replace(
-    '        if mode == "raise"',
-    "        model = client.initial_model()\n"
-    "        for _ in range(4):\n"
-    "            client.train(model, steps=1)\n"
-    '        if mode == "raise"',
-)
+
+def pieces(how: str) -> str:
+    """Return a plugin that trains in a loop of four."""
+    return "import copy\n\n" + plugin_lab.SOURCE.replace(
+        '        if mode == "raise"',
+        "        model = client.initial_model()\n"
+        "        start = copy.deepcopy(model.state_dict())\n"
+        "        for at in range(4):\n"
+        f"            {how}\n"
+        '        if mode == "raise"',
+    )
+
 
 PEEKERS = (
     "datasets.load('digits', image_size=32).test",
@@ -229,7 +235,14 @@ def peeker(how: str) -> str:
         ),
         (GAMBLER, repeats_bit_for_bit, "differs between two runs"),
         (FORGETFUL, finds_what_it_kept, r"'head\.bias' differs between a run that makes"),
-        (STEPWISE, draws_each_stream_once, "client 0 trains one model three times or more"),
+        *(
+            (pieces(how), trains_in_one_piece, "client 0 trains a model in pieces in round 0")
+            for how in (
+                "client.train(model, steps=1)",
+                "client.train(model, steps=1, loss=lambda m, x, out, y: out.square().mean())",
+                "model = copy.deepcopy(model); client.train(model, steps=1)",
+            )
+        ),
         (
             STUTTERER,
             draws_each_stream_once,
@@ -338,6 +351,20 @@ def test_a_static_update_and_several_trainings_are_fine(site: Path, tmp_path: Pa
     bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
     for check in (runs_and_classifies, draws_each_stream_once, sees_only_what_it_may):
         check(bench)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "client.train(model, steps=1, lr=0.1 / (1 + at))",
+        "model.load_state_dict(start); client.train(model, steps=1)",
+        "model.head.requires_grad_(at % 2 == 0); client.train(model, steps=1)",
+    ],
+)
+def test_trainings_that_differ_are_no_pieces_of_one(how: str, site: Path, tmp_path: Path) -> None:
+    plugin_lab.install(site, pieces(how))
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    trains_in_one_piece(bench)
 
 
 def test_what_a_client_keeps_in_self_stays_there(site: Path, tmp_path: Path) -> None:
