@@ -249,8 +249,9 @@ class Samples:
         taken = _GAP + max(map(len, lines)) * (width + _GAP)
         # A few pictures leave no empty part of a page; the heading has a column at least.
         page = max(taken, COLUMN)
-        name = fill(common, int(_SIGNS_AN_INCH * page))
-        heading = "\n".join(filter(None, [name, self.heading]))
+        # A page of one picture is a column wide.
+        said = [common, *self.heading.splitlines()]
+        heading = "\n".join(fill(line, int(_SIGNS_AN_INCH * page)) for line in said if line)
         over = (1.6 + heading.count("\n")) * _TITLE_LINE if heading else 0.0
         height = over + sum(titles) + sum(sizes) + _GAP * len(lines)
         figure = Figure(figsize=(page, height))
@@ -271,37 +272,54 @@ class Samples:
         return figure
 
 
+@dataclass
+class _Kept:
+    """Pictures of a scenario: by themselves the rows that have them, and rows without."""
+
+    rows: dict[tuple[tuple[str, str], ...], tuple[list[str], list[Sample]]]
+    without: list[str]
+    seeds: int = 0
+
+    @property
+    def labels(self) -> int:
+        """How many rows have pictures."""
+        return sum(len(labels) for labels, _ in self.rows.values())
+
+
 def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
-    """Yield the figure of samples, of the first scenario that has any; it says so.
+    """Yield the figure of samples, of the first scenario that most rows have any of; it says so.
 
     Methods with the same pictures, such as those that share the clients' generators, share a row.
     Those whose images were measured but not kept, for the method handed over none, are named.
     """
-    for scenario in grid.scenarios:
-        seeds = 0
-        without: list[str] = []
-        rows: dict[tuple[tuple[str, str], ...], tuple[list[str], list[Sample]]] = {}
-        for row, cell in grid.column(scenario):
-            done = [run for run in cell.runs if run["shown"] == DONE]
-            found = _pictures(folder / str(done[0]["run_id"])) if done else []
-            if found:
-                seeds = max(seeds, len(done))
-                shown = tuple((one.title, one.content) for one in found)
-                labels, _ = rows.setdefault(shown, ([], found))
-                labels.append(row.label)
-            elif done and done[0].get("extractors"):
-                without.append(row.label)
-        if rows:
-            most = _most([len(found) for _, found in rows.values()])
-            left = sum(len(found[most:]) for _, found in rows.values())
-            drawn = ((", ".join(labels), tuple(found[:most])) for labels, found in rows.values())
-            heading = _which(grid, scenario, seeds, most, left)
-            if without:
-                # A page of one picture is a column wide.
-                names = fill(f"none kept of {', '.join(without)}", int(_SIGNS_AN_INCH * COLUMN))
-                heading = "\n".join(filter(None, [heading, names]))
-            yield Samples(tuple(drawn), heading)
-            return
+    kept = {scenario: _kept(grid, scenario, folder) for scenario in grid.scenarios}
+    scenario = max(kept, key=lambda one: kept[one].labels, default=None)
+    if scenario is None or not kept[scenario].rows:
+        return
+    found = kept[scenario]
+    most = _most([len(pictures) for _, pictures in found.rows.values()])
+    left = sum(len(pictures[most:]) for _, pictures in found.rows.values())
+    heading = _which(grid, scenario, found.seeds, most, left)
+    if found.without:
+        heading = "\n".join(filter(None, [heading, f"none kept of {', '.join(found.without)}"]))
+    drawn = ((", ".join(labels), tuple(them[:most])) for labels, them in found.rows.values())
+    yield Samples(tuple(drawn), heading)
+
+
+def _kept(grid: Grid, scenario: tuple[str, ...], folder: Path) -> _Kept:
+    kept = _Kept({}, [])
+    for row, cell in grid.column(scenario):
+        done = [run for run in cell.runs if run["shown"] == DONE]
+        found = _pictures(folder / str(done[0]["run_id"])) if done else []
+        if found:
+            kept.seeds = max(kept.seeds, len(done))
+            labels, _ = kept.rows.setdefault(
+                tuple((one.title, one.content) for one in found), ([], found)
+            )
+            labels.append(row.label)
+        elif done and done[0].get("extractors"):
+            kept.without.append(row.label)
+    return kept
 
 
 def _most(counts: Sequence[int]) -> int:
