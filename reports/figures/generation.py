@@ -281,19 +281,20 @@ class _Kept:
     seeds: int = 0
 
     @property
-    def labels(self) -> int:
-        """How many rows have pictures."""
-        return sum(len(labels) for labels, _ in self.rows.values())
+    def size(self) -> tuple[int, int]:
+        """How many rows have pictures, and how many pictures there are."""
+        labels, pictures = zip(*self.rows.values(), strict=True) if self.rows else ((), ())
+        return sum(map(len, labels)), sum(map(len, pictures))
 
 
 def samples(grid: Grid, folder: Path) -> Iterator[Samples]:
-    """Yield the figure of samples, of the first scenario that most rows have any of; it says so.
+    """Yield the figure of samples, of the scenario that most rows have any of; it says so.
 
     Methods with the same pictures, such as those that share the clients' generators, share a row.
     Those whose images were measured but not kept, for the method handed over none, are named.
     """
     kept = {scenario: _kept(grid, scenario, folder) for scenario in grid.scenarios}
-    scenario = max(kept, key=lambda one: kept[one].labels, default=None)
+    scenario = max(kept, key=lambda one: kept[one].size, default=None)
     if scenario is None or not kept[scenario].rows:
         return
     found = kept[scenario]
