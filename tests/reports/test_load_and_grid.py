@@ -100,7 +100,10 @@ def test_a_damaged_record_is_named_and_shows_as_not_run(lab: Lab, damage: str) -
         middle = len(data) // 2
         flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         path.write_bytes(data[:middle] if damage == "truncate" else flipped)
+    there = {file: file.read_bytes() for file in lab.folder.rglob("*") if file.is_file()}
     report = write_report(lab.folder, figures=False)
+    left = {file: file.read_bytes() for file in there if file.is_file()}
+    assert left == there, "a report reads the store, and moves nothing of it"
     assert list(report.tables["runs"]["shown"]) == ["done", "not run yet"]
     assert any(hurt.run_id in sentence and "damaged" in sentence for sentence in report.notes)
     assert report.rendered["accuracy"].rows[0].cells[0].text == "not run yet 1 of 2"
