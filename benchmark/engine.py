@@ -81,32 +81,12 @@ def execute(payload: Mapping[str, Any], sink: Sink | None = None) -> None:
         "evaluation_seconds": judged.evaluator.seconds,
         "generation_seconds": judged.generation_seconds,
     }
-    cache_ids = {str(key): ids for key, ids in result.cache_ids.items()}
-    elsewhere = sorted(federation.elsewhere | result.made_elsewhere)
     attempt = Attempt(Path(payload["attempt"]))
     judged.write_beside(attempt)
     total = time.perf_counter() - began
     known = warmup_wall + sum(seconds.values())
-    attempt.publish(
-        Record(
-            run_id=spec.run_id,
-            cell_id=spec.cell_id,
-            status=Status.DONE,
-            label=payload["label"],
-            spec=spec.canonical(),
-            method=info.for_record(),
-            metrics=judged.metrics,
-            communication=_communication(federation, result),
-            timing=_timing(federation, result, total, known) | seconds,
-            environment=computed_with(spec.compute)
-            | {"client_cache_ids": cache_ids, "made_elsewhere": elsewhere},
-            warnings=[
-                *_warnings(federation, elsewhere),
-                *result.output.warnings,
-                *judged.signatures,
-            ],
-        )
-    )
+    timing = _timing(federation, result, total, known) | seconds
+    attempt.publish(judged.record(info, timing))
 
 
 class _Judged:
@@ -149,6 +129,27 @@ class _Judged:
         began = time.perf_counter()
         self.metrics["generation"], self.signatures = self._generation(cache, events)
         self.generation_seconds = time.perf_counter() - began
+
+    def record(self, info: MethodInfo, timing: Mapping[str, Any]) -> Record:
+        """Return the run's record: numbers, costs, and where they were computed."""
+        spec, federation, result = self._spec, self._federation, self._result
+        others = sorted(federation.other_processors | result.other_processors)
+        cache_ids = {str(key): ids for key, ids in result.cache_ids.items()}
+        found = {"client_cache_ids": cache_ids, "other_processors": others}
+        warnings = [*_warnings(federation, others), *result.output.warnings, *self.signatures]
+        return Record(
+            run_id=spec.run_id,
+            cell_id=spec.cell_id,
+            status=Status.DONE,
+            label=self._payload["label"],
+            spec=spec.canonical(),
+            method=info.for_record(),
+            metrics=self.metrics,
+            communication=_communication(federation, result),
+            timing=dict(timing),
+            environment=computed_with(spec.compute) | found,
+            warnings=warnings,
+        )
 
     def write_beside(self, attempt: Attempt) -> None:
         """Write what lies beside the record: the history, and the sample grids."""
@@ -343,16 +344,16 @@ def _timing(
     }
 
 
-def _warnings(federation: Federation, elsewhere: Sequence[str]) -> list[str]:
+def _warnings(federation: Federation, others: Sequence[str]) -> list[str]:
     moved = sum(federation.data.partition.topped_up)
     found = []
     if moved:
         samples = f"{moved} samples were moved from the largest ones"
         found += [f"the split left clients too small: {samples}"]
-    if elsewhere:
+    if others:
         here = processor(federation.compute.device)
         found += [
-            f"part of the clients' work is from the cache, made on {', '.join(elsewhere)}: on this "
+            f"part of the clients' work is from the cache, made on {', '.join(others)}: on this "
             f"processor ({here}) alone, numbers may differ"
         ]
     return found

@@ -50,7 +50,7 @@ class ProtocolResult:
         see :mod:`benchmark.flops`.
     cache_ids : dict of int to list of str
         Cache entries of each client's models.
-    made_elsewhere : set of str
+    other_processors : set of str
         Other processors, which made what the clients have from the cache.
     client_reports : dict of int to dict
         Losses that each client reported, by round and step.
@@ -65,7 +65,7 @@ class ProtocolResult:
     client_flops: int | None = None
     server_flops: int | None = None
     cache_ids: dict[int, list[str]] = field(default_factory=dict)
-    made_elsewhere: set[str] = field(default_factory=set)
+    other_processors: set[str] = field(default_factory=set)
     client_reports: dict[int, dict[tuple[int, int], dict[str, float]]] = field(default_factory=dict)
 
 
@@ -130,7 +130,7 @@ def run_protocol(
         cost = client.ledger.cost
         result.cached_client_seconds += cost.cached_seconds
         result.cache_ids[client.info.index] = list(cost.cache_ids)
-        result.made_elsewhere |= cost.elsewhere
+        result.other_processors |= cost.other_processors
         result.client_reports[client.info.index] = client.reports
     return result
 

@@ -62,7 +62,7 @@ class Federation:
         Bytes of the warm-up rounds and of the broadcast that follows them.
     warmup_seconds : float
         Seconds of the warm-up, its averaging included, as measured when it was computed.
-    elsewhere : set of str
+    other_processors : set of str
         Another processor that made the warm-up, where the cache has it from one.
     """
 
@@ -81,7 +81,7 @@ class Federation:
         self.data = data
         self.warmup_traffic = Traffic()
         self.warmup_seconds = 0.0
-        self.elsewhere: set[str] = set()
+        self.other_processors: set[str] = set()
         self._cache = cache
         self._events = events
         self._code = None if code is None else code.canonical()
@@ -168,7 +168,7 @@ class Federation:
             if entry is not None:
                 state, done = entry.load(), candidate
                 self.warmup_seconds = float(entry.info["seconds"])
-                self.elsewhere = makers_of(entry) - {here}
+                self.other_processors = makers_of(entry) - {here}
                 break
         for round_index in range(done, rounds):
             began = time.perf_counter()
@@ -177,7 +177,7 @@ class Federation:
             done = round_index + 1
             self._events.progress("warm-up", done, rounds)
             if done == rounds or done % WARMUP_CHECKPOINT == 0:
-                makers = sorted({here} | self.elsewhere)
+                makers = sorted({here} | self.other_processors)
                 info = {"seconds": self.warmup_seconds, "rounds": done, MADE_ON: makers}
                 self._cache.put("warm-up", self._warmup_description(done), dict(state), info)
         return state

@@ -30,14 +30,14 @@ class Cost:
         Seconds of reading the cache, and of waiting for what another run made.
     entries : list of (str, str)
         Kind and key of the cache entries that were used or made.
-    elsewhere : set of str
+    other_processors : set of str
         Other processors that made entries, as far as these say it.
     """
 
     cached_seconds: float = 0.0
     idle_seconds: float = 0.0
     entries: list[tuple[str, str]] = field(default_factory=list)
-    elsewhere: set[str] = field(default_factory=set)
+    other_processors: set[str] = field(default_factory=set)
 
     @property
     def cache_ids(self) -> list[str]:
@@ -128,7 +128,7 @@ class Ledger:
             self._book(price, made_now=worked is not None)
         makers = makers_of(found)
         self._makers[found.kind, found.key] = makers
-        self.cost.elsewhere |= makers - {self._processor}
+        self.cost.other_processors |= makers - {self._processor}
         return found
 
     def _priced(self, make: Callable[[], Made], name: str) -> Made:
@@ -162,8 +162,8 @@ class Ledger:
 
     def snapshot(self) -> tuple[Cost, Any]:
         """Return what was booked so far, for :meth:`restore`."""
-        entries, elsewhere = list(self.cost.entries), set(self.cost.elsewhere)
-        cost = replace(self.cost, entries=entries, elsewhere=elsewhere)
+        entries, others = list(self.cost.entries), set(self.cost.other_processors)
+        cost = replace(self.cost, entries=entries, other_processors=others)
         return cost, self._flops.snapshot()
 
     def restore(self, before: tuple[Cost, Any]) -> None:

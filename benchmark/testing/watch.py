@@ -172,8 +172,9 @@ class Watch:
             nonlocal last, pieces
             loss = how.get("loss")
             learning = tuple(one.requires_grad for one in model.parameters())
-            kind = (*(how.get(name) for name in ("lr", "label_masked")), learning)
-            kind = (*kind, getattr(loss, "__code__", loss))
+            # A lambda in a loop is another function each time, of the same code.
+            same_loss = getattr(loss, "__code__", loss)
+            kind = (how.get("lr"), how.get("label_masked"), same_loss, learning)
             pieces = pieces + 1 if last == (kind, state_digest(model.state_dict())) else 1
             if pieces == 3:
                 self.restarted.append(

@@ -87,12 +87,17 @@ class Ablations:
         for number, (axis, (heading, found)) in enumerate(zip(axes, self.panels, strict=True)):
             self._panel(axis, found, labelled=number % 3 == 0)
             axis.set_title(heading)
-            axis.set_xlabel("test accuracy (%)" + (f"\n({self.spread})" if self.spread else ""))
-        # One range for all, to be compared.
-        most = max(axis.get_xlim()[1] for axis in axes)
-        for axis in axes:
-            axis.set_xlim(0, most)
+            axis.set_xlabel("test accuracy (%)")
+            axis.set_xlim(0, 1.18 * self._most)  # one range for all, to be compared
+        if self.spread:
+            figure.supxlabel(self.spread, fontsize=6.5)
         return figure
+
+    @property
+    def _most(self) -> float:
+        """Where the longest bar's spread ends; 100 if there is no bar."""
+        bars = [one for _, found in self.panels for one in found]
+        return max((one.value + one.spread for one in bars if one.value is not None), default=100)
 
     def _panel(self, axis: Axes, found: tuple[Variant, ...], *, labelled: bool) -> None:
         at = np.arange(len(found))[::-1]
@@ -124,8 +129,6 @@ class Ablations:
             )
         if found[0].value is not None:
             axis.axvline(found[0].value, color="0.45", linewidth=0.6, linestyle=(0, (2, 2)))
-        most = max((one.value + one.spread for one in found if one.value is not None), default=100)
-        axis.set_xlim(0, most * 1.18)
         axis.set_ylim(-0.6, len(found) - 0.4)
         axis.set_yticks(at, [one.label for one in found] if labelled else [])
         axis.grid(axis="y", visible=False)

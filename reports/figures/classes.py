@@ -81,7 +81,8 @@ class PerClass:
         image = axis.imshow(data, cmap="cividis", vmin=0, vmax=100, aspect="auto")
         axis.set_yticks(range(len(self.labels)), labels)
         axis.set_xlabel("class")
-        axis.set_title(self.heading)
+        mean = f"mean of {self.seeds}" if self.seeds else ""
+        axis.set_title(", ".join(filter(None, [self.heading, mean])))
         axis.grid(visible=False)
         if data.shape[1] <= _MOST_NUMBERS:
             names = self.class_names or tuple(map(str, range(data.shape[1])))
@@ -90,8 +91,7 @@ class PerClass:
                 if not np.isnan(value):
                     colour = "black" if value > _DARK else "white"
                     axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
-        mean = f", mean of {self.seeds}" if self.seeds else ""
-        figure.colorbar(image, ax=axis, label=f"accuracy (%){mean}", pad=0.01)
+        figure.colorbar(image, ax=axis, label="accuracy (%)", pad=0.01)
         return figure
 
 
@@ -149,13 +149,18 @@ class Confusion:
             if first:
                 axis.set_ylabel("true")
         if image is not None:
-            sums = f", {self.seeds} summed" if self.seeds else ""
             figure.colorbar(
-                image, ax=axes, label=f"% of true class{sums}", shrink=0.8, pad=0.01, aspect=40
+                image, ax=axes, label="% of true class", shrink=0.8, pad=0.01, aspect=40
             )
-        if self.heading:
-            figure.suptitle(self.heading, fontsize=8)
+        if self._head:
+            figure.suptitle(self._head, fontsize=8)
         return figure
+
+    @property
+    def _head(self) -> str:
+        """What stands over all panels."""
+        summed = f"counts of {self.seeds} summed" if self.seeds else ""
+        return ", ".join(filter(None, [self.heading, summed]))
 
     def _height(self, across: int) -> float:
         """Return what square panels, their titles, and the names beneath columns take, inches."""
@@ -165,7 +170,7 @@ class Confusion:
         beneath = 0.3 + (_NAME_SIGN * max(map(len, self.class_names)) if self._named else 0.0)
         # Where the last line is not full, columns end in two lines, with names beneath each.
         ends = 1 if len(self.labels) % across == 0 or rows == 1 else 2
-        head = 0.2 if self.heading else 0.05
+        head = 0.2 if self._head else 0.05
         return head + rows * _SIDE + 0.125 * lines + ends * beneath
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class Scores:
     def draw(self) -> Figure:
         """Return the figure."""
         from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
         bars = max(len(panel) for _, _, panel in self.panels)
         figure = Figure(figsize=(PAGE, 0.28 * bars + 0.9), layout="constrained")
@@ -108,12 +109,23 @@ class Scores:
                 if ratio:
                     axis.axvline(1, color="0.5", linewidth=0.7, linestyle="--")
                 axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-                few = max(values) < 100 * min(values)
-                axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+                axis.xaxis.set_major_locator(FixedLocator(_log_ticks(*axis.get_xlim())))
                 axis.xaxis.set_minor_locator(NullLocator())
         title = f"judged by {self.extractor}"
         figure.suptitle(f"{self.heading}, {title}" if self.heading else title, fontsize=7.5)
         return figure
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return the roundest numbers in a range above 0, two at least where there are; few fit."""
+    found: list[float] = []
+    for digits in ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        found = [digit * 10.0**power for power in powers for digit in digits]
+        found = [value for value in found if low <= value <= high]
+        if len(found) > 1:
+            break
+    return found
 
 
 def _draw_bars(axis: Axes, at: NDArray[np.int_], panel: Sequence[Bar]) -> None:

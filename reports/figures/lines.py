@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, count, pairwise
 from pathlib import Path
 from textwrap import fill
@@ -79,7 +79,7 @@ class Lines:
     x_title : str
         Label of the x axis.
     ticks : tuple of str
-        Labels of the ticks; empty for a numeric axis.
+        Labels of the ticks, each of which may be empty; none for a numeric axis.
     panels : tuple of (str, tuple of Series)
         Title and series of each panel.
     bars : bool
@@ -89,7 +89,7 @@ class Lines:
     spread : str
         What bars or bands are.
     at : tuple of float
-        Where the ticks stand; at 0, 1, … if empty.
+        Where the ticks stand.
     """
 
     name: str
@@ -119,7 +119,7 @@ class Lines:
             axis.set_xlabel(self.x_title)
             if self.ticks:
                 names = [fill(tick.replace(",", ", "), 10) for tick in self.ticks]
-                axis.set_xticks(self.at or range(len(names)), _apart(names, self.at))
+                axis.set_xticks(self.at, names)
             else:
                 axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
                 axis.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -227,19 +227,20 @@ def panels_along(grid: Grid, field: str) -> Iterator[tuple[str, Mapping[str, tup
 def _along(grid: Grid, field: str) -> Lines:
     index = grid.axes.shown.index(field)
     values = [key[0] for key in sort_keys([(scenario[index],) for scenario in grid.scenarios])]
+    scaled = _scaled(field, values)
+    at = scaled or tuple(map(float, range(len(values))))
     made = []
     for heading, scenarios in panels_along(grid, field):
-        series = tuple(_series(grid, values, scenarios))
+        series = tuple(_series(grid, dict(zip(values, at, strict=True)), scenarios))
         if any(sum(value is not None for value in one.y) > 1 for one in series):
             made.append((heading, series))
     name = f"accuracy_by_{title(field).replace(' ', '_').replace('-', '_')}"
     ascii_name = name.replace("α", "alpha")
-    at = _scaled(field, values)
     return Lines(
         ascii_name,
-        title(field) + (" (log scale)" if at else ""),
-        tuple(values),
-        tuple(_moved(made, at)) if at else tuple(made),
+        title(field) + (" (log scale)" if scaled else ""),
+        tuple(_readable(values, scaled) if scaled else values),
+        tuple(made),
         True,
         tuple(grid.figure_labels().values()),
         spread_words(grid.seed_counts()),
@@ -265,17 +266,8 @@ def _scaled(field: str, values: Sequence[str]) -> tuple[float, ...]:
     return tuple((len(logs) - 1) * (log - logs[0]) / (logs[-1] - logs[0]) for log in logs)
 
 
-def _moved(
-    made: Sequence[tuple[str, tuple[Series, ...]]], at: Sequence[float]
-) -> Iterator[tuple[str, tuple[Series, ...]]]:
-    for heading, series in made:
-        yield heading, tuple(replace(one, x=tuple(at[int(x)] for x in one.x)) for one in series)
-
-
-def _apart(names: Sequence[str], at: Sequence[float]) -> list[str]:
-    """Return ticks' labels, those that would run into the one before left out."""
-    if not at:
-        return list(names)
+def _readable(names: Sequence[str], at: Sequence[float]) -> list[str]:
+    """Return ticks' labels, empty where one would run into the one before."""
     shown, end = [], -math.inf
     for name, place in zip(names, at, strict=True):
         half = _LETTER * (at[-1] - at[0]) * (len(name) + 1) / 2
@@ -289,19 +281,19 @@ _LETTER = 0.018
 
 
 def _series(
-    grid: Grid, values: Sequence[str], scenarios: Mapping[str, tuple[str, ...]]
+    grid: Grid, at: Mapping[str, float], scenarios: Mapping[str, tuple[str, ...]]
 ) -> Iterator[Series]:
     labels = grid.figure_labels()
     for row, place in places(grid).items():
         x: list[float] = []
         y: list[float | None] = []
         spread: list[float] = []
-        for number, value in enumerate(values):
+        for value, place_on_axis in at.items():
             cell = grid.cells.get((row, scenarios[value])) if value in scenarios else None
             if cell is None:  # nobody asked for it: the line goes on to the next one
                 continue
             summary = cell.summary("accuracy")
-            x.append(float(number))
+            x.append(place_on_axis)
             y.append(100 * summary.mean if summary else None)
             spread.append(100 * (summary.sd or 0.0) if summary else 0.0)
         if any(value is not None for value in y):

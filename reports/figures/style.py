@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-STYLE_VERSION = "20"
+STYLE_VERSION = "21"
 """Raised when figures should be drawn anew though their data did not change."""
 
 COLUMN = 3.4

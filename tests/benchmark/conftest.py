@@ -1,10 +1,13 @@
-"""The fork server that all tests of one process share."""
+"""What tests of one process share: the fork server, finished grids, a place for plugins."""
 
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import plugin_lab
 import pytest
 from grids import METHODS, TINY, run_grid
 
@@ -46,3 +49,13 @@ def results(finished: Path, tmp_path: Path) -> Path:
     """Return a copy of them, to be worked on."""
     shutil.copytree(finished, tmp_path / "results")
     return tmp_path / "results"
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a folder like site-packages, on the path of this process too."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    sys.modules.pop(plugin_lab.MODULE, None)

@@ -172,7 +172,7 @@ def test_the_environment(documents: dict[str, dict[str, Any]], results: Path) ->
         assert set(environment["git"]) == {"commit", "dirty"}
         assert environment["hardware"]["cores"] >= 1
         assert environment["peak_memory_bytes"] > 2**24
-        assert environment["made_elsewhere"] == []
+        assert environment["other_processors"] == []
     ids = documents["best_client"]["environment"]["client_cache_ids"]
     assert set(ids) == {"0", "1"}
     for (key,) in ids.values():

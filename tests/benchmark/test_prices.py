@@ -201,13 +201,13 @@ def test_what_was_reported_while_a_thing_was_made_is_history_from_the_cache_too(
 def test_work_of_another_processor_is_named(
     federations: Federations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(Guided(), federations()).made_elsewhere == set()
-    assert run(Guided(), federations()).made_elsewhere == set()
+    assert run(Guided(), federations()).other_processors == set()
+    assert run(Guided(), federations()).other_processors == set()
     for module in (client_module, federation_module):
         monkeypatch.setattr(module, "processor", lambda device: f"Abacus ({device})")
     here = processor("cpu")
-    assert run(Guided(), federations()).made_elsewhere == {here}
-    assert run(Guided(), federations(cached=False)).made_elsewhere == set()
+    assert run(Guided(), federations()).other_processors == {here}
+    assert run(Guided(), federations(cached=False)).other_processors == set()
     warm = _warnings(federations(), [here])
     assert f"made on {here}: on this processor" in warm[-1]
     assert len(_warnings(federations(), [])) == len(warm) - 1
@@ -229,11 +229,11 @@ def test_what_is_made_of_another_processors_work_names_it_too(
     monkeypatch.setattr(client_module, "processor", processor)
     again = federations().client(0)
     again.cached("outer", {"version": 1}, make)
-    assert again.ledger.cost.elsewhere == {"Abacus"}
+    assert again.ledger.cost.other_processors == {"Abacus"}
     monkeypatch.setattr(client_module, "processor", lambda device: "Cray")
     third = federations().client(0)
     third.cached("outer", {"version": 1}, make)
-    assert third.ledger.cost.elsewhere == {"Abacus", here}
+    assert third.ledger.cost.other_processors == {"Abacus", here}
 
 
 def test_entries_of_earlier_versions_do_not_say_where_they_were_made(
@@ -244,7 +244,7 @@ def test_entries_of_earlier_versions_do_not_say_where_they_were_made(
     monkeypatch.undo()
     client = federations().client(0)
     client.local_model()
-    assert client.ledger.cost.elsewhere == set()
+    assert client.ledger.cost.other_processors == set()
     assert client.ledger.cost.cached_seconds > 0
 
 
@@ -253,11 +253,11 @@ def test_a_warm_up_of_another_processor_is_named(
 ) -> None:
     overrides = {"train_samples": 150, "rounds_warmup": [2], "warmup_steps": 1}
     bench = Bench("ensemble", overrides, folder=tmp_path)
-    assert bench.federation().elsewhere == set()
-    assert bench.federation().elsewhere == set()
+    assert bench.federation().other_processors == set()
+    assert bench.federation().other_processors == set()
     monkeypatch.setattr(federation_module, "processor", lambda device: "Abacus")
-    assert bench.federation().elsewhere == {processor("cpu")}
+    assert bench.federation().other_processors == {processor("cpu")}
     # Continued there, it is of both.
     longer = Bench("ensemble", {**overrides, "rounds_warmup": [3]}, folder=tmp_path)
-    assert longer.federation().elsewhere == {processor("cpu")}
-    assert longer.federation().elsewhere == {processor("cpu")}
+    assert longer.federation().other_processors == {processor("cpu")}
+    assert longer.federation().other_processors == {processor("cpu")}

@@ -34,8 +34,8 @@ def digest(names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize(
     ("name", "version", "known", "files"),
     [
-        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "42c6bf7bd8d3dbe2"), ENGINE),
-        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "92855606ed00435b"), RECIPE),
+        ("ENGINE_VERSION", ENGINE_VERSION, ("2", "195a2afcb3653f07"), ENGINE),
+        ("RECIPE_VERSION", RECIPE_VERSION, ("2", "0d085cf50fea06d7"), RECIPE),
     ],
 )
 def test_code_that_decides_a_number_has_a_version(

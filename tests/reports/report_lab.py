@@ -328,3 +328,13 @@ def plots_of(folder: Path) -> dict[str, object]:
     results = load(folder)
     grid = build_grid(results)
     return {plot.name: plot for plot in plots(results, grid, rank_methods(grid))}
+
+
+def filled(lab: Lab) -> Path:
+    """Plan two methods and a reference at two alphas on two seeds; return the folder."""
+    for alpha in (0.1, 1.0):
+        for seed in range(2):
+            lab.add("averaging", seed, 0.65 + alpha / 10, partition__alpha=alpha, up=2_000_000)
+            lab.add("distilling", seed, 0.6, partition__alpha=alpha, history=[0.2, 0.4, 0.6])
+            lab.add("everything", seed, 0.9, partition__alpha=alpha, up=0)
+    return lab.plan()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,33 +11,22 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from PIL import Image
-from report_lab import Lab, judged, plots_of
+from report_lab import Lab, filled, judged, plots_of
 
 from benchmark.store import Status
 from reports.api import write_report
 from reports.figures.classes import Confusion
-from reports.figures.generation import Bar, Scores
-from reports.figures.lines import Lines, _apart, _curve
+from reports.figures.generation import Bar, Scores, _log_ticks
+from reports.figures.lines import Lines, _curve, _readable
 from reports.figures.partitions import Partitions
 from reports.figures.ranks import cliques
 from reports.figures.style import error_bars, look, rendered
-from reports.figures.traffic import Point, Traffic, pareto
-from reports.figures.warm_up import WarmUp, _raised
 from reports.grid import build_grid
 from reports.load import load
 
 
-def _fill(lab: Lab) -> Path:
-    for alpha in (0.1, 1.0):
-        for seed in range(2):
-            lab.add("averaging", seed, 0.65 + alpha / 10, partition__alpha=alpha, up=2_000_000)
-            lab.add("distilling", seed, 0.6, partition__alpha=alpha, history=[0.2, 0.4, 0.6])
-            lab.add("everything", seed, 0.9, partition__alpha=alpha, up=0)
-    return lab.plan()
-
-
 def test_every_figure_is_drawn_as_pdf_and_png(lab: Lab) -> None:
-    report = write_report(_fill(lab))
+    report = write_report(filled(lab))
     drawn = {path.name for path in report.files if path.parent.name == "figures"}
     stems = {"accuracy_by_alpha", "accuracy_by_bytes", "accuracy_by_server_step"}
     stems |= {"per_class_1", "confusion_1", "per_class_2", "confusion_2", "partitions"}
@@ -173,33 +161,6 @@ def test_a_setting_that_a_method_was_not_asked_for_does_not_break_its_line(lab: 
     assert distilling.y == (60.0, 60.0, 60.0)
 
 
-def test_bytes_over_warm_ups_follow_the_rounds_of_each_method(lab: Lab) -> None:
-    for alpha in (0.1, 1.0):
-        for rounds in (10, 1):
-            setting = {"warmup__rounds": rounds, "partition__alpha": alpha}
-            traffic = {"up": 1_000_000, "warmup_up": rounds * 2_000_000}
-            lab.add("averaging", 0, rounds / 20, **traffic, **setting)
-            lab.add("everything", 0, 0.9, up=0, **setting)
-            if rounds == 1:
-                lab.add("distilling", 0, 0.6, up=1_000_000, **setting)
-    figure = plots_of(lab.plan())["accuracy_by_bytes_over_warm_up"]
-    assert isinstance(figure, WarmUp)
-    assert [heading for heading, _ in figure.panels] == ["α = 0.1", "α = 1"]
-    for _, lines in figure.panels:
-        # A method with one warm-up, or without traffic, has no line.
-        [line] = lines
-        assert {point.label for _, point in line} == {"averaging"}
-        assert [(rounds, point.accuracy) for rounds, point in line] == [("1", 5.0), ("10", 50.0)]
-        bytes_more = (line[1][1].megabytes - line[0][1].megabytes) * 1e6
-        # Nine rounds more, up and down, shared by two clients.
-        assert bytes_more == pytest.approx(9 * 2_000_000 * 2 / 2)
-    assert figure.draw().axes[0].get_xscale() == "log"
-
-
-def test_one_length_of_warm_up_has_no_line_over_warm_ups(lab: Lab) -> None:
-    assert "accuracy_by_bytes_over_warm_up" not in plots_of(_fill(lab))
-
-
 def test_history_continues_over_rounds_and_needs_all_seeds(lab: Lab) -> None:
     lab.add("distilling", 0, 0.6, history=[0.2, 0.4, 0.6])
     lab.add("distilling", 1, 0.6, history=[0.4, 0.6])
@@ -220,30 +181,6 @@ def test_steps_that_run_on_over_rounds_stay_where_they_are() -> None:
     assert list(_curve([*rows((0, 1)), client])) == [1]
 
 
-def test_no_traffic_is_a_line_and_not_a_point_at_zero(lab: Lab) -> None:
-    figure = plots_of(_fill(lab))["accuracy_by_bytes"]
-    assert isinstance(figure, Traffic)
-    drawn = figure.draw()
-    labels = {label for axis in drawn.axes for label in axis.get_legend_handles_labels()[1]}
-    assert labels == {"averaging", "distilling", "everything (no traffic)", "Pareto front of means"}
-
-
-def test_pareto_front() -> None:
-    points = [
-        Point(name, False, 0, cost, accuracy, 0.0)
-        for name, cost, accuracy in [
-            ("cheap", 1.0, 50.0),
-            ("beaten", 2.0, 40.0),
-            ("same cost, better", 1.0, 55.0),
-            ("dear", 5.0, 80.0),
-            ("a little dearer, better", 5.04, 81.0),
-            ("over a hundredth dearer", 5.06, 82.0),
-        ]
-    ]
-    front = [point.label for point in pareto(points)]
-    assert front == ["same cost, better", "a little dearer, better", "over a hundredth dearer"]
-
-
 def test_cliques_are_longest_and_not_nested() -> None:
     assert cliques([1.0, 1.5, 2.4, 4.0], 1.0) == [(0, 1), (1, 2)]
     assert cliques([1.0, 1.2, 1.4], 1.0) == [(0, 2)]
@@ -253,50 +190,6 @@ def test_cliques_are_longest_and_not_nested() -> None:
 def test_twenty_methods_look_different() -> None:
     methods = [look(place, reference=False) for place in range(20)]
     assert len({(one.color, one.marker) for one in methods}) == 20
-
-
-def _front_line(points: tuple[Point, ...]) -> tuple[list[float], list[float], Any]:
-    axis = Traffic((("", points),), ()).draw().axes[0]
-    [line] = [one for one in axis.get_lines() if one.get_label() == "Pareto front of means"]
-    x, y = line.get_data()
-    return list(x), list(y), axis
-
-
-def test_the_front_is_drawn_to_the_right_edge_even_if_one_method_is_it() -> None:
-    better, worse = Point("better", False, 0, 1.0, 80.0, 2.0), Point("worse", False, 1, 2.0, 70, 0)
-    x, y, axis = _front_line((better, worse))
-    assert x == [pytest.approx(1.0), axis.get_xlim()[1]]
-    assert y == [80.0, 80.0]
-
-
-def test_the_front_lies_behind_error_bars_and_rings_its_members() -> None:
-    _, _, axis = _front_line(tuple(Point(f"{at}", False, at, 1 + at, 50 + at, 1) for at in (0, 1)))
-    [front] = [one for one in axis.get_lines() if one.get_label() == "Pareto front of means"]
-    assert list(front.get_markevery()) == [0, 2]
-    others = [one for box in axis.containers for one in box.get_children()]
-    assert all(front.get_zorder() < one.get_zorder() for one in others)
-
-
-@pytest.mark.parametrize("more", [0.0, 0.01])
-def test_methods_of_equal_bytes_stand_side_by_side_the_best_first(more: float) -> None:
-    """What it beats is not left of the front, though its label counts cost some bytes more."""
-    points = tuple(Point(f"{at}", False, at, 5.0 + at * more, 50.0 + at, 0.0) for at in range(3))
-    axis = Traffic((("", points),), ()).draw().axes[0]
-    x = [box.lines[0].get_xdata()[0] for box in axis.containers]
-    assert x[2] < x[1] < x[0]
-    assert x[1] == pytest.approx(5.0 + more, rel=1e-4)
-    assert x[0] / x[2] < 1.1
-
-
-def test_prices_are_those_of_the_front_whatever_references_cost() -> None:
-    costs = {"reference": (1.0, 50.0), "b": (1.008, 60.0), "c": (1.015, 70.0), "d": (4.0, 80.0)}
-    points = tuple(
-        Point(name, name == "reference", at, bytes_, accuracy, 0.0)
-        for at, (name, (bytes_, accuracy)) in enumerate(costs.items())
-    )
-    axis = Traffic((("", points),), ()).draw().axes[0]
-    x = [box.lines[0].get_xdata()[0] for box in axis.containers]
-    assert x[0] < x[2] < x[1] < x[3]
 
 
 def test_further_scenarios_stand_in_further_figures(lab: Lab) -> None:
@@ -314,7 +207,7 @@ def test_further_scenarios_stand_in_further_figures(lab: Lab) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_figure_is_titled_by_what_it_shows_of_which_scenarios(lab: Lab) -> None:
-    found = plots_of(_fill(lab))
+    found = plots_of(filled(lab))
     titles = {name: getattr(plot, "title") for name, plot in found.items()}  # noqa: B009
     assert titles["confusion_1"] == "Confusion: α = 0.1"
     assert titles["per_class_2"] == "Accuracy by class: α = 1"
@@ -402,10 +295,18 @@ def test_methods_do_not_reach_the_next_tick(lab: Lab) -> None:
 
 
 def test_labels_that_would_run_into_each_other_are_left_out() -> None:
-    assert _apart(["24", "28", "78"], (0.0, 0.1, 9.0)) == ["24", "", "78"]
-    assert _apart(["0.1", "1"], (0.0, 1.0)) == ["0.1", "1"]
+    assert _readable(["24", "28", "78"], (0.0, 0.1, 9.0)) == ["24", "", "78"]
+    assert _readable(["0.1", "1"], (0.0, 1.0)) == ["0.1", "1"]
 
 
-def test_rounds_over_points_stand_apart() -> None:
-    found = [("24", 4.9, 60.0), ("28", 5.6, 60.0), ("0", 0.1, 60.0), ("1", 0.11, 20.0)]
-    assert _raised(found) == [0, 1, 0, 0]
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.8, 1200.0, [1.0, 10.0, 100.0, 1000.0]),
+        (1500.0, 6000.0, [2000.0, 5000.0]),
+        (14.0, 45.0, [15.0, 20.0, 30.0]),
+        (2400.0, 5100.0, [3000.0, 5000.0]),
+    ],
+)
+def test_ticks_of_a_log_axis_are_few_and_round(low: float, high: float, ticks: list[float]) -> None:
+    assert _log_ticks(low, high) == ticks
