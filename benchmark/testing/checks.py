@@ -140,6 +140,13 @@ def trains_in_one_piece(bench: Bench) -> None:
     second.completed()
 
 
+def starts_students_as_the_scenario_says(bench: Bench) -> None:
+    """Ask the scenario how a student starts, where one of fresh weights is made."""
+    second = bench.second
+    _require_none(second.watch.unruled)
+    second.completed()
+
+
 def ignores_batch_mates(bench: Bench) -> None:
     """Predict an image alike whichever others are in its batch."""
     output = bench.first.result.output
@@ -234,6 +241,7 @@ CHECKS: tuple[Check, ...] = (
     leaves_global_chance_alone,
     draws_each_stream_once,
     trains_in_one_piece,
+    starts_students_as_the_scenario_says,
     ignores_batch_mates,
     sees_only_what_it_may,
     declares_what_it_uploads,

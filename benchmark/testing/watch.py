@@ -51,6 +51,8 @@ class Watch:
     """Streams that were asked for more than once in a round."""
     restarted: list[str] = field(default_factory=list)
     """Trainings that were given to a client in pieces, each of which begins anew."""
+    unruled: list[str] = field(default_factory=list)
+    """Students that were made without a look at what the scenario says of students."""
     artefacts: set[str] = field(default_factory=set)
     """Kinds of what clients kept by ``client.cached``."""
     sent: dict[tuple[str, int, int], dict[str, int]] = field(default_factory=dict)
@@ -103,7 +105,11 @@ class Watch:
                 kept = (vars(self_), _shared(self_))
                 look("the method", kept, (everybody, "keeps client data where the server finds it"))
             look("the oracle", rest, (test, "reaches the test set"))
-            with self._files("the server"), self._streams("the server", server):
+            with (
+                self._files("the server"),
+                self._streams("the server", server),
+                self._students(server),
+            ):
                 made: GlobalModel = original(self_, server_name)(uploads, server, *rest)
             return made
 
@@ -157,6 +163,38 @@ class Watch:
                 for purpose, times in asked.items()
                 if times > 1
             ]
+
+    @contextmanager
+    def _students(self, server: Any) -> Iterator[None]:
+        """Note where a fresh student is made, and how the scenario starts it is never asked."""
+        plain = type(server)
+        rule = server.student
+        made = asked = 0
+
+        class Asked(plain):  # type: ignore[misc, valid-type]
+            @property
+            def student(self) -> Any:
+                nonlocal asked
+                asked += 1
+                return rule
+
+            def new_model(self, purpose: str = "student", *rest: Any, **how: Any) -> Any:
+                nonlocal made
+                made += purpose == "student"
+                return super().new_model(purpose, *rest, **how)
+
+        del server.student
+        server.__class__ = Asked
+        try:
+            yield
+        finally:
+            server.__class__ = plain
+            server.student = rule
+            if made and not asked:
+                self.unruled.append(
+                    "the server makes a student by new_model and never reads server.student, by "
+                    "which a scenario starts every method's student alike"
+                )
 
     @contextmanager
     def _trainings(self, who: str, client: Any) -> Iterator[None]:

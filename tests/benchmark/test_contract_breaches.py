@@ -21,6 +21,7 @@ from benchmark.testing.checks import (
     repeats_bit_for_bit,
     runs_and_classifies,
     sees_only_what_it_may,
+    starts_students_as_the_scenario_says,
     trains_in_one_piece,
 )
 
@@ -41,6 +42,7 @@ LOOPING = plugin_lab.SOURCE.replace(
     "        return GlobalModel(model)",
     '        [server.generator("noise") for _ in range(3)]\n        return GlobalModel(model)',
 )
+OWN_STUDENT = plugin_lab.SOURCE.replace("server.initial_model()", "server.new_model()")
 HOMEBODY = plugin_lab.SOURCE.replace(
     '        if mode == "raise"',
     "        if client.round == 0:\n"
@@ -188,6 +190,11 @@ def peeker(how: str) -> str:
             "client 0 asks 2 times for the stream 'noise' in round 0",
         ),
         (LOOPING, draws_each_stream_once, "the server asks 3 times for the stream 'noise'"),
+        (
+            OWN_STUDENT,
+            starts_students_as_the_scenario_says,
+            r"makes a student by new_model and never reads server\.student",
+        ),
         (GAMBLER, leaves_global_chance_alone, "uses the global RNG of torch"),
         (LOADED_DIE, leaves_global_chance_alone, "uses the global RNG of Python"),
         (KEEPER, describes_what_it_caches, "'scaled' is made by parameter 'scale', which"),
@@ -305,6 +312,22 @@ def test_trainings_that_differ_are_no_pieces_of_one(how: str, site: Path, tmp_pa
     bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
     trains_in_one_piece(bench)
     assert bench.second.watch.restarted == []
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        'server.new_model() if server.student.init == "random" else server.initial_model()',
+        'server.new_model("critic")',
+    ],
+)
+def test_a_student_of_the_scenario_and_other_models_are_fine(
+    how: str, site: Path, tmp_path: Path
+) -> None:
+    plugin_lab.install(site, plugin_lab.SOURCE.replace("server.initial_model()", how))
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    starts_students_as_the_scenario_says(bench)
+    assert bench.second.watch.unruled == []
 
 
 def test_what_a_client_keeps_in_self_stays_there(site: Path, tmp_path: Path) -> None:
