@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports.attribution import Attribution, attributions
+from reports.axes import describe
 from reports.figures.style import COLUMN, name_columns, titled
 from reports.grid import Grid, GridCell, RowKey
 from reports.scores import TEACHER_ACCURACY
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 Value = tuple[float, float | None]
 """Percent of the student and of its teacher."""
 
+
+_START = "student.init"
+"""The setting that tells two maps of the same parts apart."""
 
 _SIGNS_ACROSS = 24
 """Of the columns' names in one line."""
@@ -88,6 +92,8 @@ def parts_maps(grid: Grid) -> Iterator[PartsMap]:
         values = _values(grid, one, scenario)
         if _crossed(values):
             said = [one.name] if len(found) > 1 else []
+            start = grid.axes.fixed.get(_START, "random")
+            said += [describe(_START, start)] if start != "random" else []
             heading = ", ".join([*said, *grid.axes.header(scenario)])
             ending = f"_{number}" if len(pairs) > 1 else ""
             yield PartsMap(f"attribution{ending}", heading, one.teachers, one.images, values)

@@ -26,6 +26,8 @@ def add(
     accuracy: float,
     seed: int = 0,
     status: Status = Status.DONE,
+    *,
+    start: str | None = None,
     **more: float,
 ) -> None:
     """Add a run of a teacher, a source of images and a student; its teacher is 0.1 better."""
@@ -37,6 +39,7 @@ def add(
         status=status,
         teacher=accuracy + 0.1,
         method__config=config,
+        **({} if start is None else {"student__init": start}),
     )
 
 
@@ -79,6 +82,15 @@ def test_the_map_shows_what_is_complete(crossed: Path) -> None:
         assert value == pytest.approx((student, student + 10))
     texts = [text.get_text() for text in plot.draw().axes[0].texts]
     assert texts == ["31.0\n(of 41.0)", "51.0\n(of 61.0)", "71.0\n(of 81.0)"]
+
+
+def test_the_map_says_what_its_students_start_from(lab: Lab) -> None:
+    for teacher in ("mean", "share"):
+        for images in ("made", "real"):
+            add(lab, (teacher, images, "dense"), 0.5, start="aggregate")
+    results = load(lab.plan())
+    [plot] = [one for one in plots(results, build_grid(results), "") if isinstance(one, PartsMap)]
+    assert plot.draw().axes[0].get_title() == "student starts aggregate"
 
 
 @pytest.mark.parametrize(
