@@ -26,6 +26,7 @@ from reports.generation import generation_frame, generation_table
 from reports.generators import class_frame, class_table, client_frame, client_table
 from reports.grid import Grid, build_grid
 from reports.load import Results, load
+from reports.lost import lost_table
 from reports.notes import datasets_in_words, footnotes, notes, reasons
 from reports.page import PAGE_NAME, page_text
 from reports.parts import parts_by_client, parts_by_round, parts_frame, parts_table
@@ -41,7 +42,7 @@ _NOT_IN_CSV = ("confusion", "split_counts", "split_widths", "class_names", "elem
 _NOT_IN_CSV_ENDINGS = (".by_client", ".by_class")
 _OPTIONAL = (
     *("ablations", "scaling", "widths", "parts", "traffic", "rounds", "generation", "generators"),
-    *("classes", "against_best", "tuning", "attribution", "budget"),
+    *("classes", "against_best", "tuning", "attribution", "lost_points", "budget"),
 )
 _ALWAYS = ("runs", "accuracy", "communication", "comparisons")
 """CSV files that are there even if they hold nothing but their headers."""
@@ -65,8 +66,9 @@ class Report:
         ``classes`` (a row a run and client, or class, of generated images).
     rendered : mapping of str to Table
         Tables as they are printed: ``accuracy``, ``communication`` and ``parts``; where the
-        experiment has them, ``budget``, ``tuning``, ``ablations``, ``attribution``, ``scaling``,
-        ``widths``, ``against_best``, ``generation``, ``generators`` and ``classes``.
+        experiment has them, ``budget``, ``tuning``, ``ablations``, ``attribution``,
+        ``lost_points``, ``scaling``, ``widths``, ``against_best``, ``generation``,
+        ``generators`` and ``classes``.
     notes : tuple of str
         How the tables were made and what they rest on; what was found damaged.
     reasons : tuple of str
@@ -172,6 +174,7 @@ def _rendered(grid: Grid) -> dict[str, Table]:
         tuning_table(grid),
         ablation_table(grid),
         attribution_table(grid),
+        lost_table(grid),
         *along_tables(grid),
         best_table(grid),
         cost_table(grid),

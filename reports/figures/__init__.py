@@ -21,6 +21,7 @@ from reports.figures.attribution import parts_maps
 from reports.figures.classes import by_class
 from reports.figures.generation import generation_scores, samples
 from reports.figures.lines import by_setting, histories
+from reports.figures.lost import lost_figures
 from reports.figures.partitions import partitions
 from reports.figures.ranks import critical_difference
 from reports.figures.style import STYLE_VERSION, paper, rendered
@@ -82,6 +83,7 @@ def plots(results: Results, grid: Grid, ranks: Ranks | str) -> Iterator[Plot]:
     yield from by_setting(grid)
     yield from ablation_figures(grid, MOST_SCENARIOS)
     yield from parts_maps(grid)
+    yield from lost_figures(grid)
     yield from traffic(grid, MOST_SCENARIOS)
     yield from warm_up(grid)
     yield from histories(grid, results.folder, MOST_SCENARIOS)

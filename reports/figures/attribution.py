@@ -91,12 +91,17 @@ def parts_maps(grid: Grid) -> Iterator[PartsMap]:
     for number, (one, scenario) in enumerate(pairs, start=1):
         values = _values(grid, one, scenario)
         if _crossed(values):
-            said = [one.name] if len(found) > 1 else []
-            start = grid.axes.fixed.get(_START, "random")
-            said += [describe(_START, start)] if start != "random" else []
-            heading = ", ".join([*said, *grid.axes.header(scenario)])
+            heading = heading_of(grid, one, scenario)
             ending = f"_{number}" if len(pairs) > 1 else ""
             yield PartsMap(f"attribution{ending}", heading, one.teachers, one.images, values)
+
+
+def heading_of(grid: Grid, one: Attribution, scenario: tuple[str, ...]) -> str:
+    """Return a student and its scenario in words, as far as a grid's figures differ in them."""
+    said = [one.name] if len(attributions(grid)) > 1 else []
+    start = grid.axes.fixed.get(_START, "random")
+    said += [describe(_START, start)] if start != "random" else []
+    return ", ".join([*said, *grid.axes.header(scenario)])
 
 
 def mapped_rows(grid: Grid, scenario: tuple[str, ...]) -> set[RowKey]:

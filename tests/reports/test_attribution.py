@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from parts_lab import add
 from report_lab import Lab
 
 from benchmark.store import Status
@@ -18,29 +19,6 @@ from reports.figures.style import paper
 from reports.figures.traffic import Traffic
 from reports.grid import build_grid
 from reports.load import load
-
-
-def add(
-    lab: Lab,
-    parts: tuple[str, str, str],
-    accuracy: float,
-    seed: int = 0,
-    status: Status = Status.DONE,
-    *,
-    start: str | None = None,
-    **more: float,
-) -> None:
-    """Add a run of a teacher, a source of images and a student; its teacher is 0.1 better."""
-    config = {**dict(zip(("teacher", "images", "student"), parts, strict=True)), **more}
-    label = ", ".join(map(str, config.values()))
-    lab.add(
-        *("joined", seed, accuracy),
-        label=label,
-        status=status,
-        teacher=accuracy + 0.1,
-        method__config=config,
-        **({} if start is None else {"student__init": start}),
-    )
 
 
 @pytest.fixture

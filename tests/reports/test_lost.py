@@ -1,0 +1,108 @@
+"""Every lost point has an address: teacher, student or images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from parts_lab import add
+from report_lab import Lab
+
+from benchmark.store import Status
+from reports.api import write_report
+from reports.attribution import attributions
+from reports.figures.lost import LostPoints, LostRow, lost_figures
+from reports.figures.style import paper
+from reports.grid import build_grid
+from reports.load import load
+from reports.lost import lost_points
+
+
+@pytest.fixture
+def lost(lab: Lab) -> Path:
+    """Two teachers on real and made images, two seeds; the second is another one on each."""
+    for seed, more in ((0, 0.0), (1, 0.02)):
+        add(lab, ("mean", "real", "dense"), 0.50 + more, seed, taught_by=0.60)
+        add(lab, ("mean", "made", "dense"), 0.30 + more, seed, taught_by=0.60)
+        add(lab, ("share", "real", "dense"), 0.70, seed, taught_by=0.80)
+        add(lab, ("share", "made", "dense"), 0.45, seed, taught_by=0.50)
+    return lab.plan()
+
+
+def test_points_stand_by_who_lost_them(lost: Path) -> None:
+    table = write_report(lost, figures=False).rendered["lost_points"]
+    names = ("reached %", "teacher lost", "student lost", "images lost")
+    assert table.columns == tuple((name,) for name in names)
+    assert {row.label: [cell.text for cell in row.cells] for row in table.rows} == {
+        "mean, images: made": ["31.00 ± 1.41", "40.00 ± 0.00", "9.00 ± 1.41", "20.00 ± 0.00"],
+        # On real images it loses 10 to its teacher, here 5: half of them are won back.
+        "share, images: made": ["45.00 ± 0.00", "50.00 ± 0.00", "10.00 ± 0.00", "−5.00 ± 0.00"],
+    }
+    assert "what it lacks to 100 %." in table.notes[0]
+    assert (lost / "report" / "lost_points.md").is_file()
+
+
+def test_teachers_are_compared_with_the_model_of_all_data_of_their_split(
+    lab: Lab, lost: Path
+) -> None:
+    lab.add("centralized", 0, 0.9)
+    lab.plan()
+    # One split lacks it: all are compared with 100 %.
+    assert "lacks to 100 %" in write_report(lost, figures=False).rendered["lost_points"].notes[0]
+    lab.add("centralized", 1, 0.8)
+    lab.plan()
+    table = write_report(lost, figures=False).rendered["lost_points"]
+    assert [row.cells[1].text for row in table.rows] == ["25.00 ± 7.07", "35.00 ± 7.07"]
+    assert "what it lacks to 85.0 % (all data)." in table.notes[0]
+    grid = build_grid(load(lost))
+    [one] = attributions(grid)
+    for each in lost_points(grid, one, grid.scenarios[0]).values():
+        for split, top in {("0", "0"): 0.9, ("1", "1"): 0.8}.items():
+            parts = (each.reached, each.teacher, each.student, each.images)
+            assert sum(part[split] for part in parts) == pytest.approx(top)
+
+
+def test_without_real_images_of_its_teacher_nothing_has_an_address(lab: Lab) -> None:
+    for source in ("made", "drawn"):
+        for teacher in ("mean", "share"):
+            add(lab, (teacher, source, "dense"), 0.3)
+    grid = build_grid(load(lab.plan()))
+    assert "lost_points" not in write_report(lab.folder, figures=False).rendered
+    assert list(lost_figures(grid)) == []
+
+
+def test_a_teacher_whose_run_on_real_images_failed_is_left_out(lab: Lab, lost: Path) -> None:
+    add(lab, ("share", "real", "dense"), 0.7, 2, Status.FAILED)
+    lab.plan()
+    table = write_report(lost, figures=False).rendered["lost_points"]
+    assert [row.label for row in table.rows] == ["mean, images: made"]
+
+
+def test_bars_lead_from_what_was_reached_to_the_top(lost: Path) -> None:
+    [plot] = lost_figures(build_grid(load(lost)))
+    with paper():
+        figure = plot.draw()
+        FigureCanvasAgg(figure).draw()
+    [axis] = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["mean", "made", "share", "made"]
+    spans = [
+        tuple(round(side, 6) for side in (bar.get_x(), bar.get_x() + bar.get_width()))
+        for bar in axis.patches
+    ]
+    # images, student, teacher; what is won back leads to the left.
+    assert spans == [(31, 51), (51, 60), (60, 100), (45, 40), (40, 50), (50, 100)]
+    [legend] = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words[-2:] == ["lost by teacher, of 100 %", "thin: won back"]
+    page = figure.bbox
+    for box in (legend.get_window_extent(), axis.xaxis.label.get_window_extent()):
+        assert page.x0 <= box.x0
+        assert box.x1 <= page.x1
+
+
+def test_nothing_is_said_to_be_won_back_where_nothing_is() -> None:
+    row = LostRow("mean", "made", 30.0, {"images": 20.0, "student": 10.0, "teacher": 40.0})
+    with paper():
+        [legend] = LostPoints("lost_points", "", "100 %", (row,)).draw().legends
+    assert all("won back" not in text.get_text() for text in legend.get_texts())
