@@ -92,7 +92,7 @@ def footnotes(name: str, grid: Grid) -> list[str]:
     said = [*([] if name == "parts" else [_spread(grid)]), *_differing(grid)]
     if name in ("accuracy", "scaling", "widths", "ablations", "generation"):
         said += _marks(grid)
-    if name in ("scaling", "widths", "ablations"):
+    if name in ("scaling", "widths", "ablations", "attribution", "lost_points"):
         said += [*mixed_cells(grid), *row_notes(grid)]
     if name == "generation":
         said += generation_notes(grid)

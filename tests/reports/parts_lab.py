@@ -16,6 +16,7 @@ def add(
     *,
     start: str | None = None,
     taught_by: float | None = None,
+    cpu: str = "made up",
     **more: float,
 ) -> None:
     """Add a run of a teacher, a source of images and a student; the teacher is 0.1 better."""
@@ -27,5 +28,6 @@ def add(
         status=status,
         teacher=accuracy + 0.1 if taught_by is None else taught_by,
         method__config=config,
+        hardware={"cpu": cpu},
         **({} if start is None else {"student__init": start}),
     )

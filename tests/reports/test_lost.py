@@ -63,6 +63,20 @@ def test_teachers_are_compared_with_the_model_of_all_data_of_their_split(
             assert sum(part[split] for part in parts) == pytest.approx(top)
 
 
+def test_a_cell_of_several_machines_is_marked_and_the_mark_explained(lab: Lab) -> None:
+    for seed in (0, 1):
+        for teacher in ("mean", "share"):
+            add(lab, (teacher, "real", "dense"), 0.5, seed)
+            cpu = "another" if (teacher, seed) == ("mean", 1) else "made up"
+            add(lab, (teacher, "made", "dense"), 0.3, seed, cpu=cpu)
+    report = write_report(lab.plan(), figures=False)
+    marked = {row.label: row.cells[3].flag for row in report.rendered["lost_points"].rows}
+    assert marked == {"mean, images: made": "†", "share, images: made": ""}
+    for name in ("lost_points", "attribution"):
+        latex = (lab.folder / "report" / f"{name}.tex").read_text(encoding="utf-8")
+        assert "seeds of this cell differ in hardware" in latex
+
+
 def test_without_real_images_of_its_teacher_nothing_has_an_address(lab: Lab) -> None:
     for source in ("made", "drawn"):
         for teacher in ("mean", "share"):
