@@ -133,14 +133,26 @@ def lost_table(grid: Grid) -> Table | None:
         for scenario in grid.scenarios
         for column in ("reached %", "teacher lost", "student lost", "images lost")
     )
-    tops = dict.fromkeys(top_in_words(grid, scenario) for scenario in grid.scenarios)
-    note = (
-        f"Percentage points. Teacher: what it lacks to {' or '.join(tops)}. Student: what one of "
-        "its kind loses to its teacher on real images. Images: what it loses more on these. All "
-        "three add up to what the student lacks; what is negative was won back."
-    )
     title = "Points lost by teacher, student and images"
-    return Table("lost_points", title, columns, tuple(rows), (note,))
+    return Table("lost_points", title, columns, tuple(rows))
+
+
+def lost_notes(grid: Grid) -> list[str]:
+    """Return what the points are counted from and to, where there is such a table."""
+    found = [
+        one
+        for one in attributions(grid)
+        for place in grid.scenarios
+        if lost_points(grid, one, place)
+    ]
+    if not found:
+        return []
+    tops = dict.fromkeys(top_in_words(grid, scenario) for scenario in grid.scenarios)
+    return [
+        f"Points lost: the teacher's are what it lacks to {' or '.join(tops)}, the student's what "
+        "one of its kind loses to its teacher on real images, the images' what it loses more on "
+        "these. All three add up to what the student lacks; what is negative was won back."
+    ]
 
 
 def _cells(places: list[dict[tuple[str, str], Lost]], key: tuple[str, str]) -> tuple[Cell, ...]:

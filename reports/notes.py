@@ -16,6 +16,7 @@ from reports.generation import generation_notes
 from reports.generators import class_notes
 from reports.grid import Grid, for_tables
 from reports.load import DONE, NOT_RUN, Results, shown_runs
+from reports.lost import lost_notes
 from reports.measures import GRANTED
 from reports.parts import unequal_forms
 from reports.provenance import mixed_cells, provenance_notes
@@ -54,7 +55,7 @@ def notes(results: Results, grid: Grid) -> list[str]:
     if done:
         found += [*_selection(done), _spread(grid), *_marks(grid), *_cost_rules(done)]
         found += _spent(done)
-        found += [*generation_notes(grid), *class_notes(grid)]
+        found += [*lost_notes(grid), *generation_notes(grid), *class_notes(grid)]
     found += provenance_notes(grid)
     found += convergence_notes(grid)
     found += _left_out(results)
@@ -94,6 +95,8 @@ def footnotes(name: str, grid: Grid) -> list[str]:
         said += _marks(grid)
     if name in ("scaling", "widths", "ablations", "attribution", "lost_points"):
         said += [*mixed_cells(grid), *row_notes(grid)]
+    if name == "lost_points":
+        said += lost_notes(grid)
     if name == "generation":
         said += generation_notes(grid)
     if name in ("against_best", "tuning"):
