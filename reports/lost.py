@@ -139,13 +139,7 @@ def lost_table(grid: Grid) -> Table | None:
 
 def lost_notes(grid: Grid) -> list[str]:
     """Return what the points are counted from and to, where there is such a table."""
-    found = [
-        one
-        for one in attributions(grid)
-        for place in grid.scenarios
-        if lost_points(grid, one, place)
-    ]
-    if not found:
+    if lost_table(grid) is None:
         return []
     tops = dict.fromkeys(top_in_words(grid, scenario) for scenario in grid.scenarios)
     return [
