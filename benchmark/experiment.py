@@ -101,6 +101,7 @@ class ExperimentSpec(Spec):
     generator_steps: int = Field(1000, ge=1)
     generated_images: int = Field(10_000, ge=1)
     distilled_images: int = Field(100_000, ge=1)
+    # Products beyond what a float counts exactly are no budgets.
     budget: float = Field(1.0, gt=0, le=1e6, description="factor on the three budgets")
     history_points: int = Field(10, ge=0)
     extractors: Annotated[

@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reports.attribution import Attribution, attributions
-from reports.formats import points
-from reports.grid import Grid, GridCell
+from reports.formats import percent, points
+from reports.grid import Grid, GridCell, made_by
 from reports.row_marks import FLAG
-from reports.scores import TEACHER_ACCURACY
+from reports.scores import TEACHER_ACCURACY, incomplete_cells
 from reports.statistics import Split, Summary, summarize
 from reports.table import Cell, Row, Table
 
-ORACLE = "real"
+REAL = "real"
 """The source of images that no method has: what is lost on it is not the images'."""
+
+_COLUMNS = ("reached %", "teacher lost", "student lost", "images lost")
+_MAKERS = ("code.engine", "code.recipe", "version.torch", "hardware")
+"""What a row on real images has in common with one on others, and a model of all data: unlike
+digests of their parts."""
 
 Shares = Mapping[Split, float]
 
@@ -24,19 +29,20 @@ class Lost:
     """Where the accuracy went that a student lacks, by split, as shares of 1.
 
     ``teacher``, ``student`` and ``images`` add up to what lies between the top and ``reached``.
-    A negative one was won back.
+    A negative one is a gain.
 
     Parameters
     ----------
     reached : mapping of (str, str) to float
         The student's accuracy.
     teacher : mapping of (str, str) to float
-        What its teacher lacks to the top: to a model of all data, or to 1.
+        What its teacher, on real images, lacks to the top: a model of all data, or 1.
     student : mapping of (str, str) to float
-        What a student loses to the same kind of teacher on real images.
+        What a student loses to that teacher on real images.
     images : mapping of (str, str) to float
-        What it loses more on these. A teacher that is another one for each source of images
-        is compared with itself: by how much the two gaps differ.
+        What it loses more on these; also by their teacher, where images make the teacher.
+    top : float
+        Mean of the top.
     mixed : bool
         Whether runs that it is made of differ in code or hardware.
     """
@@ -45,6 +51,7 @@ class Lost:
     teacher: Shares
     student: Shares
     images: Shares
+    top: float
     mixed: bool
 
 
@@ -53,60 +60,46 @@ def lost_points(
 ) -> dict[tuple[str, str], Lost]:
     """Return what is lost where, by teacher and source of images.
 
-    Only sources and teachers of which all is done, on real images too.
+    Only where all is done, on real images too, and on the same splits.
     """
-    top = _top(grid, scenario)
+    top = _top(grid, one, scenario)
     found = {}
-    for teacher in one.teachers:
-        oracle = _scores(one.cell(grid, teacher, ORACLE, scenario))
-        for source in one.images:
-            own = _scores(one.cell(grid, teacher, source, scenario))
-            if source == ORACLE or oracle is None or own is None:
-                continue
-            cells = (one.cell(grid, teacher, kind, scenario) for kind in (source, ORACLE))
-            lost = _lost(own, oracle, top, any(cell and cell.mixed for cell in cells))
-            if lost.reached:
-                found[teacher, source] = lost
+    for teacher, source in one.rows:
+        own, real = (one.cell(grid, teacher, kind, scenario) for kind in (source, REAL))
+        if source == REAL or own is None or real is None:
+            continue
+        lost = _lost(own, real, top)
+        if lost is not None:
+            found[teacher, source] = lost
     return found
 
 
-def top_in_words(grid: Grid, scenario: tuple[str, ...]) -> str:
-    """Return what a teacher's loss is counted from."""
-    top = _top(grid, scenario)
-    if top is None:
-        return "100 %"
-    return f"{100 * summarize(list(top.values())).mean:.1f} % (all data)"
-
-
-def _top(grid: Grid, scenario: tuple[str, ...]) -> Shares | None:
-    """Return the accuracy of the model that all data make, where every split has it."""
-    column = grid.column(scenario)
-    splits = {split for _, cell in column for split in cell.values("accuracy")}
-    for row, cell in column:
-        found = cell.values("accuracy")
-        if row.method == "centralized" and cell.complete and splits == found.keys():
-            return found
+def _top(grid: Grid, one: Attribution, scenario: tuple[str, ...]) -> GridCell | None:
+    """Return the cell of the model that all data make, where it has every split that is needed."""
+    own = [grid.cells.get((row, scenario)) for row in one.rows.values()]
+    splits = {split for cell in own if cell is not None for split in cell.values("accuracy")}
+    for row, cell in grid.column(scenario):
+        covered = cell.complete and splits <= cell.values("accuracy").keys()
+        if row.method == "centralized" and covered:
+            return cell
     return None
 
 
-def _scores(cell: GridCell | None) -> tuple[Shares, Shares] | None:
-    """Return student and teacher by split, where every run is done."""
-    if cell is None or None in {cell.summary("accuracy"), cell.summary(TEACHER_ACCURACY)}:
+def _lost(own: GridCell, real: GridCell, top: GridCell | None) -> Lost | None:
+    scores = [cell.values(name) for cell in (own, real) for name in ("accuracy", TEACHER_ACCURACY)]
+    reached, _, on_real, teacher = scores
+    if not (own.complete and real.complete) or any(one.keys() != reached.keys() for one in scores):
         return None
-    return cell.values("accuracy"), cell.values(TEACHER_ACCURACY)
-
-
-def _lost(
-    own: tuple[Shares, Shares], oracle: tuple[Shares, Shares], top: Shares | None, mixed: bool
-) -> Lost:
-    splits = [split for split in own[0] if split in oracle[0]]
-    gaps = {split: oracle[1][split] - oracle[0][split] for split in splits}
+    best = dict.fromkeys(reached, 1.0) if top is None else top.values("accuracy")
+    cells = [cell for cell in (own, real, top) if cell is not None]
+    makers = [{made_by(run, column) for cell in cells for run in cell.runs} for column in _MAKERS]
     return Lost(
-        {split: own[0][split] for split in splits},
-        {split: (1.0 if top is None else top[split]) - own[1][split] for split in splits},
-        gaps,
-        {split: own[1][split] - own[0][split] - gaps[split] for split in splits},
-        mixed,
+        reached,
+        {split: best[split] - teacher[split] for split in reached},
+        {split: teacher[split] - on_real[split] for split in reached},
+        {split: on_real[split] - reached[split] for split in reached},
+        summarize([best[split] for split in reached]).mean,
+        any(cell.mixed for cell in cells) or any(len(one) > 1 for one in makers),
     )
 
 
@@ -115,52 +108,80 @@ def lost_table(grid: Grid) -> Table | None:
 
     ``None`` where no student learned from real images under a teacher that it has on others too.
     """
-    places = [
-        (one, [lost_points(grid, one, scenario) for scenario in grid.scenarios])
-        for one in attributions(grid)
-    ]
-    rows = [
-        Row(one.name, f"{teacher}, images: {source}", _cells(found, (teacher, source)))
-        for one, found in places
-        for teacher in one.teachers
-        for source in one.images
-        if any((teacher, source) in each for each in found)
-    ]
-    if not rows:
+    rows = []
+    any_found = False
+    for one in attributions(grid):
+        found = [lost_points(grid, one, scenario) for scenario in grid.scenarios]
+        any_found |= any(found)
+        for teacher, source in one.rows:
+            if source != REAL and (teacher, REAL) in one.rows:
+                cells = [
+                    cell
+                    for scenario, lost in zip(grid.scenarios, found, strict=True)
+                    for cell in _cells(grid, one, (teacher, source), scenario, lost)
+                ]
+                rows.append(Row(one.name, f"{teacher}, images: {source}", tuple(cells)))
+    if not any_found:
         return None
     columns = tuple(
-        (*grid.axes.header(scenario), column)
-        for scenario in grid.scenarios
-        for column in ("reached %", "teacher lost", "student lost", "images lost")
+        (*grid.axes.header(scenario), column) for scenario in grid.scenarios for column in _COLUMNS
     )
     title = "Points lost by teacher, student and images"
     return Table("lost_points", title, columns, tuple(rows))
 
 
-def lost_notes(grid: Grid) -> list[str]:
-    """Return what the points are counted from and to, where there is such a table."""
-    if lost_table(grid) is None:
-        return []
-    tops = dict.fromkeys(top_in_words(grid, scenario) for scenario in grid.scenarios)
-    return [
-        f"Points lost: the teacher's are what it lacks to {' or '.join(tops)}, the student's what "
-        "one of its kind loses to its teacher on real images, the images' what it loses more on "
-        "these. All three add up to what the student lacks; what is negative was won back."
-    ]
-
-
-def _cells(places: list[dict[tuple[str, str], Lost]], key: tuple[str, str]) -> tuple[Cell, ...]:
-    cells: list[Cell] = []
-    for place in places:
-        lost = place.get(key)
-        if lost is None:
-            cells += [Cell(muted=True)] * 4
-            continue
+def _cells(
+    grid: Grid,
+    one: Attribution,
+    key: tuple[str, str],
+    scenario: tuple[str, ...],
+    found: Mapping[tuple[str, str], Lost],
+) -> tuple[Cell, ...]:
+    lost = found.get(key)
+    if lost is not None:
         shares = (lost.reached, lost.teacher, lost.student, lost.images)
-        cells += [_cell(summarize(list(share.values())), lost.mixed) for share in shares]
-    return tuple(cells)
+        return tuple(_cell(summarize(list(share.values())), lost.mixed) for share in shares)
+    for source in (key[1], REAL):
+        cell = one.cell(grid, key[0], source, scenario)
+        if cell is not None and not cell.complete:
+            return incomplete_cells(cell, len(_COLUMNS))
+    return (Cell(muted=True),) * len(_COLUMNS)
 
 
 def _cell(summary: Summary, mixed: bool) -> Cell:
     spread = "" if summary.sd is None else points(summary.sd)
     return Cell(points(summary.mean), spread, flag=FLAG if mixed else "")
+
+
+def lost_notes(grid: Grid) -> list[str]:
+    """Return what the points are counted from and to, where there is such a table."""
+    found = {
+        scenario: [
+            lost for one in attributions(grid) for lost in lost_points(grid, one, scenario).values()
+        ]
+        for scenario in grid.scenarios
+    }
+    tops = {
+        ", ".join(grid.axes.header(scenario)): top_in_words(each[0].top)
+        for scenario, each in found.items()
+        if each
+    }
+    if not tops:
+        return []
+    top = "; ".join(f"{place}: {top}" for place, top in tops.items())
+    if len(set(tops.values())) == 1:
+        top = next(iter(tops.values()))
+    said = [
+        f"Points lost. By the teacher: what it lacks to {top}. By the student: what it loses to "
+        "that teacher on real images, all that clients hold. By images: what it loses more on "
+        "these, which are fewer; also by its teacher, if images make that. Together: what the "
+        "student lacks; below 0: gained."
+    ]
+    if any(lost.mixed for each in found.values() for lost in each):
+        said.append(f"{FLAG} Of points lost: the runs compared differ in code or hardware.")
+    return said
+
+
+def top_in_words(top: float) -> str:
+    """Return what a teacher's loss is counted from."""
+    return "100 %" if top == 1 else f"the model of all data ({percent(top)} %)"

@@ -93,8 +93,10 @@ def footnotes(name: str, grid: Grid) -> list[str]:
     said = [*([] if name == "parts" else [_spread(grid)]), *_differing(grid)]
     if name in ("accuracy", "scaling", "widths", "ablations", "generation"):
         said += _marks(grid)
-    if name in ("scaling", "widths", "ablations", "attribution", "lost_points"):
+    if name in ("scaling", "widths", "ablations"):
         said += [*mixed_cells(grid), *row_notes(grid)]
+    if name == "attribution":
+        said += mixed_cells(grid)
     if name == "lost_points":
         said += lost_notes(grid)
     if name == "generation":

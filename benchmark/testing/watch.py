@@ -51,8 +51,10 @@ class Watch:
     """Streams that were asked for more than once in a round."""
     restarted: list[str] = field(default_factory=list)
     """Trainings that were given to a client in pieces, each of which begins anew."""
-    unruled: list[str] = field(default_factory=list)
-    """Students that were made without a look at what the scenario says of students."""
+    fresh_students: int = 0
+    """How often the server made a model of fresh weights under the name of a student."""
+    starts_asked: int = 0
+    """How often it asked the scenario how a student starts."""
     artefacts: set[str] = field(default_factory=set)
     """Kinds of what clients kept by ``client.cached``."""
     sent: dict[tuple[str, int, int], dict[str, int]] = field(default_factory=dict)
@@ -96,6 +98,11 @@ class Watch:
             self._count(client, upload, broadcast)
             return upload
 
+        def broadcast(self_: Any, client: Any, server: Any) -> Broadcast:
+            with self._students(server):
+                sent: Broadcast = original(self_, "broadcast")(client, server)
+            return sent
+
         def server_update(
             self_: Any, uploads: Mapping[int, Upload], server: Any, *rest: Any
         ) -> GlobalModel:
@@ -113,18 +120,29 @@ class Watch:
                 made: GlobalModel = original(self_, server_name)(uploads, server, *rest)
             return made
 
-        kind = type(method)
         privileged = isinstance(method, Reference)
         server_name = "reference_update" if privileged else "server_update"
-        # A class of its own, for every client has a copy of the method: a function set on the
-        # instance would be copied as it is, and all clients share the `self` that it holds.
-        watched = {"client_update": client_update, server_name: server_update}
+        watched = {
+            "client_update": client_update,
+            "broadcast": broadcast,
+            server_name: server_update,
+        }
+        seen = self._replace(method, watched)
+
+    def _replace(self, method: Method[Any], watched: Mapping[str, Any]) -> type:
+        """Give a method a class with these calls; return it.
+
+        A class of its own, for every client has a copy of the method: a function set on the
+        instance would be copied as it is, and all clients share the `self` that it holds.
+        """
+        kind = type(method)
         seen: type = type(kind.__name__, (kind,), {**watched, "__module__": kind.__module__})
         self.reached += [
             f"the method sets self.{name}, which hides what its class defines from these checks"
             for name in watched.keys() & vars(method).keys()
         ]
         method.__class__ = seen
+        return seen
 
     def _count(self, client: Client, upload: Upload, broadcast: Broadcast) -> None:
         """Note the bytes of every part that crossed."""
@@ -164,37 +182,39 @@ class Watch:
                 if times > 1
             ]
 
+    @property
+    def unruled(self) -> list[str]:
+        """Students that are made without a look at what the scenario says of students."""
+        if not self.fresh_students or self.starts_asked:
+            return []
+        return [
+            "the server makes a student by new_model() and never reads server.student, by which a "
+            "scenario starts every method's student alike; for another model, name it: "
+            "new_model('critic')"
+        ]
+
     @contextmanager
     def _students(self, server: Any) -> Iterator[None]:
-        """Note where a fresh student is made, and how the scenario starts it is never asked."""
+        """Note where a fresh student is made, and where the scenario is asked how it starts."""
         plain = type(server)
         rule = server.student
-        made = asked = 0
+        watch = self
 
         class Asked(plain):  # type: ignore[misc, valid-type]
             @property
             def student(self) -> Any:
-                nonlocal asked
-                asked += 1
+                watch.starts_asked += 1
                 return rule
 
             def new_model(self, purpose: str = "student", *rest: Any, **how: Any) -> Any:
-                nonlocal made
-                made += purpose == "student"
+                watch.fresh_students += purpose == "student"
                 return super().new_model(purpose, *rest, **how)
 
-        del server.student
         server.__class__ = Asked
         try:
             yield
         finally:
             server.__class__ = plain
-            server.student = rule
-            if made and not asked:
-                self.unruled.append(
-                    "the server makes a student by new_model and never reads server.student, by "
-                    "which a scenario starts every method's student alike"
-                )
 
     @contextmanager
     def _trainings(self, who: str, client: Any) -> Iterator[None]:

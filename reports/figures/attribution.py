@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 Value = tuple[float, float | None]
 """Percent of the student and of its teacher."""
 
+
+_TITLE = 44
+"""Letters of a line of a title above a column's axes."""
 
 _START = "student.init"
 """The setting that tells two maps of the same parts apart."""
@@ -61,6 +65,7 @@ class PartsMap:
         )
         aslant = max(map(len, self.images)) * len(self.images) > _SIGNS_ACROSS
         height = 0.34 * max(3, len(self.teachers)) + (1.2 if aslant else 0.95)
+        height += 0.12 * (len(self.heading) // _TITLE)
         figure = Figure(figsize=(COLUMN, height), layout="constrained")
         axis = figure.subplots()
         image = axis.imshow(data, cmap="cividis", vmin=0, vmax=100, aspect="auto")
@@ -68,7 +73,7 @@ class PartsMap:
         name_columns(axis, self.images, aslant=aslant)
         axis.set_ylabel("teacher")
         axis.set_xlabel("images")
-        axis.set_title(self.heading)
+        axis.set_title(textwrap.fill(self.heading, _TITLE))
         axis.grid(visible=False)
         for row, line in enumerate(self.values):
             for column, value in enumerate(line):
@@ -97,7 +102,7 @@ def parts_maps(grid: Grid) -> Iterator[PartsMap]:
 
 
 def heading_of(grid: Grid, one: Attribution, scenario: tuple[str, ...]) -> str:
-    """Return a student and its scenario in words, as far as a grid's figures differ in them."""
+    """Return a student, what it starts from if that isn't chance, and its scenario in words."""
     said = [one.name] if len(attributions(grid)) > 1 else []
     start = grid.axes.fixed.get(_START, "random")
     said += [describe(_START, start)] if start != "random" else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -11,7 +12,7 @@ from reports.attribution import attributions
 from reports.figures.attribution import heading_of
 from reports.figures.style import COLUMN, titled
 from reports.grid import Grid
-from reports.lost import Lost, lost_points, top_in_words
+from reports.lost import Lost, lost_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +23,12 @@ _KINDS = {"images": "#D55E00", "student": "#0072B2", "teacher": "#c8c8c8"}
 
 _LINE = 0.13
 """Height of a row, inches."""
+
+_TITLE = 44
+"""Letters of a line of the title."""
+
+_ABOVE = 3
+"""Where thin bars lie: above whole ones."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class LostRow:
     reached : float
         Its accuracy.
     lost : mapping of str to float
-        Points lost by ``images``, ``student`` and ``teacher``; negative where won back.
+        Points lost by ``images``, ``student`` and ``teacher``; negative where gained.
     """
 
     teacher: str
@@ -73,7 +80,9 @@ class LostPoints:
         from matplotlib.figure import Figure
 
         lines = self._lines()
-        figure = Figure(figsize=(COLUMN, _LINE * len(lines) + 0.95), layout="constrained")
+        heading = textwrap.fill(self.heading, _TITLE)
+        height = _LINE * (len(lines) + heading.count("\n")) + 0.95
+        figure = Figure(figsize=(COLUMN, height), layout="constrained")
         axis = figure.subplots()
         for y, line in enumerate(lines):
             if isinstance(line, LostRow):
@@ -87,10 +96,10 @@ class LostPoints:
                 tick.set_fontweight("bold")
         axis.tick_params(axis="y", length=0)
         axis.set_ylim(len(lines) - 0.4, -0.6)
-        axis.set_xlim(0, 100)
+        axis.set_xlim(min(0, axis.get_xlim()[0]), 100)
         axis.grid(visible=False, axis="y")
         axis.set_xlabel("test accuracy (%)")
-        axis.set_title(self.heading)
+        axis.set_title(heading)
         self._legend(figure)
         return figure
 
@@ -99,14 +108,14 @@ class LostPoints:
         from matplotlib.patches import Patch
 
         words = {kind: f"lost by {kind}" for kind in _KINDS}
-        words["teacher"] += f", of {self.top}"
+        words["teacher"] += f", up to {self.top}"
         handles = [
             Line2D([], [], color="black", marker="|", linestyle="", label="student's accuracy"),
             *(Patch(color=colour, label=words[kind]) for kind, colour in _KINDS.items()),
         ]
         if any(lost < 0 for row in self.rows for lost in row.lost.values()):
             handles.append(
-                Patch(facecolor="white", edgecolor="black", linewidth=0.7, label="thin: won back")
+                Patch(facecolor="white", edgecolor="black", linewidth=0.7, label="thin: gained")
             )
         figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=6.5)
 
@@ -126,12 +135,12 @@ def _draw_row(axis: Axes, y: int, row: LostRow) -> None:
         lost = row.lost[kind]
         if lost >= 0:
             axis.barh(y, lost, left=at, height=0.7, color=colour, linewidth=0)
-        else:  # goes back over what another lost
-            axis.barh(
-                *(y, lost), left=at, height=0.3, facecolor="white", edgecolor=colour, linewidth=0.7
-            )
+        else:  # leads back over what the next one loses, and would be hidden by its bar
+            [bar] = axis.barh(y, lost, 0.3, at, facecolor="white", edgecolor=colour)
+            bar.set(linewidth=0.7, zorder=_ABOVE)
         at += lost
-    axis.plot(row.reached, y, marker="|", color="black", markersize=6, markeredgewidth=1.4)
+    [mark] = axis.plot(row.reached, y, marker="|", color="black", zorder=_ABOVE + 1)
+    mark.set(markersize=6, markeredgewidth=1.4)
 
 
 def lost_figures(grid: Grid) -> Iterator[LostPoints]:
@@ -142,8 +151,9 @@ def lost_figures(grid: Grid) -> Iterator[LostPoints]:
         if lost:
             heading = heading_of(grid, one, scenario)
             ending = f"_{number}" if len(pairs) > 1 else ""
-            rows = tuple(_row(*key, points) for key, points in lost.items())
-            yield LostPoints(f"lost_points{ending}", heading, top_in_words(grid, scenario), rows)
+            rows = tuple(_row(*key, each) for key, each in lost.items())
+            top = f"{next(iter(lost.values())).top:.1%}".replace("%", " %")
+            yield LostPoints(f"lost_points{ending}", heading, top, rows)
 
 
 def _row(teacher: str, images: str, lost: Lost) -> LostRow:

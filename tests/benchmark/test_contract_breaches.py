@@ -42,7 +42,22 @@ LOOPING = plugin_lab.SOURCE.replace(
     "        return GlobalModel(model)",
     '        [server.generator("noise") for _ in range(3)]\n        return GlobalModel(model)',
 )
+TWO_ROUNDS = "    @property\n    def rounds(self):\n        return 2\n\n    def client_update"
 OWN_STUDENT = plugin_lab.SOURCE.replace("server.initial_model()", "server.new_model()")
+SENT_STUDENT = plugin_lab.SOURCE.replace(
+    "    def client_update",
+    "    def broadcast(self, client, server):\n"
+    "        return Broadcast({'student': server.new_model().state_dict()})\n\n"
+    "    def client_update",
+).replace("import GlobalModel", "import Broadcast, GlobalModel")
+ASKS_FIRST = OWN_STUDENT.replace("    def client_update", TWO_ROUNDS).replace(
+    "        model = server.new_model()\n",
+    "        if server.round == 0:\n"
+    "            server.state['start'] = server.student.init\n"
+    "        model = server.initial_model()\n"
+    "        if server.round == 1 and server.state['start'] == 'random':\n"
+    "            model = server.new_model()\n",
+)
 HOMEBODY = plugin_lab.SOURCE.replace(
     '        if mode == "raise"',
     "        if client.round == 0:\n"
@@ -190,10 +205,13 @@ def peeker(how: str) -> str:
             "client 0 asks 2 times for the stream 'noise' in round 0",
         ),
         (LOOPING, draws_each_stream_once, "the server asks 3 times for the stream 'noise'"),
-        (
-            OWN_STUDENT,
-            starts_students_as_the_scenario_says,
-            r"makes a student by new_model and never reads server\.student",
+        *(
+            (
+                source,
+                starts_students_as_the_scenario_says,
+                r"makes a student by new_model\(\) and never reads server\.student",
+            )
+            for source in (OWN_STUDENT, SENT_STUDENT)
         ),
         (GAMBLER, leaves_global_chance_alone, "uses the global RNG of torch"),
         (LOADED_DIE, leaves_global_chance_alone, "uses the global RNG of Python"),
@@ -328,6 +346,17 @@ def test_a_student_of_the_scenario_and_other_models_are_fine(
     bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
     starts_students_as_the_scenario_says(bench)
     assert bench.second.watch.unruled == []
+
+
+def test_a_student_may_be_made_in_a_later_round_than_the_scenario_is_asked_in(
+    site: Path, tmp_path: Path
+) -> None:
+    assert ASKS_FIRST.count("server.student") == 1
+    plugin_lab.install(site, ASKS_FIRST)
+    bench = Bench("probe", {"train_samples": 120, "epochs": 1}, folder=tmp_path / "cache")
+    starts_students_as_the_scenario_says(bench)
+    watch = bench.second.watch
+    assert (watch.fresh_students, watch.starts_asked) == (1, 1)
 
 
 def test_what_a_client_keeps_in_self_stays_there(site: Path, tmp_path: Path) -> None:

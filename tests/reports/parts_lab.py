@@ -17,6 +17,7 @@ def add(
     start: str | None = None,
     taught_by: float | None = None,
     cpu: str = "made up",
+    alpha: float | None = None,
     **more: float,
 ) -> None:
     """Add a run of a teacher, a source of images and a student; the teacher is 0.1 better."""
@@ -30,4 +31,5 @@ def add(
         method__config=config,
         hardware={"cpu": cpu},
         **({} if start is None else {"student__init": start}),
+        **({} if alpha is None else {"partition__alpha": alpha}),
     )
