@@ -108,21 +108,26 @@ def lost_table(grid: Grid) -> Table | None:
 
     ``None`` where no student learned from real images under a teacher that it has on others too.
     """
-    rows = []
-    any_found = False
-    for one in attributions(grid):
-        found = [lost_points(grid, one, scenario) for scenario in grid.scenarios]
-        any_found |= any(found)
-        for teacher, source in one.rows:
-            if source != REAL and (teacher, REAL) in one.rows:
-                cells = [
-                    cell
-                    for scenario, lost in zip(grid.scenarios, found, strict=True)
-                    for cell in _cells(grid, one, (teacher, source), scenario, lost)
-                ]
-                rows.append(Row(one.name, f"{teacher}, images: {source}", tuple(cells)))
-    if not any_found:
+    found = [
+        (one, [lost_points(grid, one, scenario) for scenario in grid.scenarios])
+        for one in attributions(grid)
+    ]
+    if not any(any(places) for _, places in found):
         return None
+    rows = [
+        Row(
+            one.name,
+            f"{teacher}, images: {source}",
+            tuple(
+                cell
+                for scenario, lost in zip(grid.scenarios, places, strict=True)
+                for cell in _cells(grid, one, (teacher, source), scenario, lost)
+            ),
+        )
+        for one, places in found
+        for teacher, source in one.rows
+        if source != REAL and (teacher, REAL) in one.rows
+    ]
     columns = tuple(
         (*grid.axes.header(scenario), column) for scenario in grid.scenarios for column in _COLUMNS
     )

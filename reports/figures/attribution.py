@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reports.attribution import Attribution, attributions
 from reports.axes import describe
-from reports.figures.style import COLUMN, name_columns, titled
+from reports.figures.style import COLUMN, column_heading, name_columns, titled
 from reports.grid import Grid, GridCell, RowKey
 from reports.scores import TEACHER_ACCURACY
 
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 Value = tuple[float, float | None]
 """Percent of the student and of its teacher."""
 
-
-_TITLE = 44
-"""Letters of a line of a title above a column's axes."""
 
 _START = "student.init"
 """The setting that tells two maps of the same parts apart."""
@@ -65,7 +61,8 @@ class PartsMap:
         )
         aslant = max(map(len, self.images)) * len(self.images) > _SIGNS_ACROSS
         height = 0.34 * max(3, len(self.teachers)) + (1.2 if aslant else 0.95)
-        height += 0.12 * (len(self.heading) // _TITLE)
+        heading = column_heading(self.heading)
+        height += 0.12 * heading.count("\n")
         figure = Figure(figsize=(COLUMN, height), layout="constrained")
         axis = figure.subplots()
         image = axis.imshow(data, cmap="cividis", vmin=0, vmax=100, aspect="auto")
@@ -73,7 +70,7 @@ class PartsMap:
         name_columns(axis, self.images, aslant=aslant)
         axis.set_ylabel("teacher")
         axis.set_xlabel("images")
-        axis.set_title(textwrap.fill(self.heading, _TITLE))
+        axis.set_title(heading)
         axis.grid(visible=False)
         for row, line in enumerate(self.values):
             for column, value in enumerate(line):

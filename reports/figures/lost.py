@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reports.attribution import attributions
 from reports.figures.attribution import heading_of
-from reports.figures.style import COLUMN, titled
+from reports.figures.style import COLUMN, column_heading, titled
 from reports.grid import Grid
 from reports.lost import Lost, lost_points
 
@@ -23,9 +22,6 @@ _KINDS = {"images": "#D55E00", "student": "#0072B2", "teacher": "#c8c8c8"}
 
 _LINE = 0.13
 """Height of a row, inches."""
-
-_TITLE = 44
-"""Letters of a line of the title."""
 
 _ABOVE = 3
 """Where thin bars lie: above whole ones."""
@@ -80,7 +76,7 @@ class LostPoints:
         from matplotlib.figure import Figure
 
         lines = self._lines()
-        heading = textwrap.fill(self.heading, _TITLE)
+        heading = column_heading(self.heading)
         height = _LINE * (len(lines) + heading.count("\n")) + 0.95
         figure = Figure(figsize=(COLUMN, height), layout="constrained")
         axis = figure.subplots()

@@ -45,6 +45,9 @@ _LEGEND_LINE = 0.15
 _LEGEND_LETTER, _LEGEND_KEY = 0.05, 0.46
 """Widths of a legend's mean letter, and of its handle with the room around, inches."""
 
+_HEADING = 44
+"""Letters of a line above a column's axes."""
+
 _LEAST_RANGE = 10.0
 """Percentage points that an axis of accuracy covers at least: a tenth of one is no cliff."""
 
@@ -178,6 +181,11 @@ def titled(what: str, headings: Sequence[str]) -> str:
     """Return a figure's title: what it shows, and on which scenarios."""
     places = "; ".join(filter(None, headings))
     return f"{what}: {places}" if places else what
+
+
+def column_heading(heading: str) -> str:
+    """Return a heading in as many lines as it takes above the axes of one column."""
+    return textwrap.fill(heading, _HEADING)
 
 
 def name_columns(axis: Axes, names: Sequence[str], *, aslant: bool) -> None:
