@@ -18,8 +18,7 @@ REAL = "real"
 
 _COLUMNS = ("reached %", "teacher lost", "student lost", "images lost")
 _MAKERS = ("code.engine", "code.recipe", "version.torch", "hardware")
-"""What a row on real images has in common with one on others, and a model of all data: unlike
-digests of their parts."""
+"""Provenance that runs of unlike parts share where they were made alike."""
 
 Shares = Mapping[Split, float]
 

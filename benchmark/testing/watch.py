@@ -77,23 +77,17 @@ class Watch:
 
         def client_update(self_: Any, client: Client, broadcast: Broadcast) -> Upload:
             who = f"client {client.info.index}"
-            own = {row.numpy().tobytes() for row in client.images.cpu()}
-            rest = [row for row in pictures if row.numpy().tobytes() not in own]
-            # Who holds everything, alone or in copies, has nobody to spy on.
-            others = Secret(torch.stack(rest) if rest else pictures[:0], normalization)
+            others = Secret(_without(client, pictures), normalization)
             secrets = ((test, "reaches the test set"), (others, "reaches others' data"))
             look(who, (client, broadcast, vars(self_), _shared(self_)), *secrets)
-            images, labels = client.images.clone(), client.labels.clone()
             with (
+                self._inputs(who, client),
                 self._files(who),
                 self._caching(self_, client),
                 self._streams(who, client),
                 self._trainings(who, client),
             ):
                 upload: Upload = original(self_, "client_update")(client, broadcast)
-            # A local model that is trained later would be trained on them.
-            if not (torch.equal(images, client.images) and torch.equal(labels, client.labels)):
-                self.changed.append(f"{who}: images or labels were changed")
             self.undeclared += undeclared(client, upload, method.uses)
             self._count(client, upload, broadcast)
             return upload
@@ -151,6 +145,14 @@ class Watch:
                 part: sum(value.nbytes for value in tensors.values())
                 for part, tensors in message.parts.items()
             }
+
+    @contextmanager
+    def _inputs(self, who: str, client: Client) -> Iterator[None]:
+        """Note where data is changed: a local model that is trained later would learn from it."""
+        images, labels = client.images.clone(), client.labels.clone()
+        yield
+        if not (torch.equal(images, client.images) and torch.equal(labels, client.labels)):
+            self.changed.append(f"{who}: images or labels were changed")
 
     def _files(self, who: str) -> AbstractContextManager[None]:
         """Note which files of data are opened."""
@@ -272,6 +274,13 @@ class Watch:
             yield
         finally:
             del client.cached  # the class's own again
+
+
+def _without(client: Client, pictures: torch.Tensor) -> torch.Tensor:
+    """Return the pictures that a client doesn't hold: none if it holds all, alone or in copies."""
+    own = {row.numpy().tobytes() for row in client.images.cpu()}
+    rest = [row for row in pictures if row.numpy().tobytes() not in own]
+    return torch.stack(rest) if rest else pictures[:0]
 
 
 def _shared(method: Method[Any]) -> list[object]:

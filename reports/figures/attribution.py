@@ -88,22 +88,26 @@ class PartsMap:
 
 def parts_maps(grid: Grid) -> Iterator[PartsMap]:
     """Yield a figure for each student and scenario of which enough is done to compare."""
-    found = attributions(grid)
-    pairs = [(one, scenario) for one in found for scenario in grid.scenarios]
-    for number, (one, scenario) in enumerate(pairs, start=1):
+    for one, scenario, heading, ending in students(grid):
         values = _values(grid, one, scenario)
         if _crossed(values):
-            heading = heading_of(grid, one, scenario)
-            ending = f"_{number}" if len(pairs) > 1 else ""
             yield PartsMap(f"attribution{ending}", heading, one.teachers, one.images, values)
 
 
-def heading_of(grid: Grid, one: Attribution, scenario: tuple[str, ...]) -> str:
-    """Return a student, what it starts from if that isn't chance, and its scenario in words."""
-    said = [one.name] if len(attributions(grid)) > 1 else []
+def students(grid: Grid) -> Iterator[tuple[Attribution, tuple[str, ...], str, str]]:
+    """Yield what figures of students are made of: student, scenario, heading, ending of the name.
+
+    The heading says the student if there are several, what it starts from if that isn't chance,
+    and the scenario.
+    """
+    found = attributions(grid)
     start = grid.axes.fixed.get(_START, "random")
-    said += [describe(_START, start)] if start != "random" else []
-    return ", ".join([*said, *grid.axes.header(scenario)])
+    pairs = [(one, scenario) for one in found for scenario in grid.scenarios]
+    for number, (one, scenario) in enumerate(pairs, start=1):
+        said = [one.name] if len(found) > 1 else []
+        said += [describe(_START, start)] if start != "random" else []
+        ending = f"_{number}" if len(pairs) > 1 else ""
+        yield one, scenario, ", ".join([*said, *grid.axes.header(scenario)]), ending
 
 
 def mapped_rows(grid: Grid, scenario: tuple[str, ...]) -> set[RowKey]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from reports.attribution import attributions
-from reports.figures.attribution import heading_of
+from reports.figures.attribution import students
 from reports.figures.style import COLUMN, column_heading, titled
+from reports.formats import percent
 from reports.grid import Grid
 from reports.lost import Lost, lost_points
 
@@ -141,14 +141,11 @@ def _draw_row(axis: Axes, y: int, row: LostRow) -> None:
 
 def lost_figures(grid: Grid) -> Iterator[LostPoints]:
     """Yield a figure for each student and scenario with real images beside others."""
-    pairs = [(one, scenario) for one in attributions(grid) for scenario in grid.scenarios]
-    for number, (one, scenario) in enumerate(pairs, start=1):
+    for one, scenario, heading, ending in students(grid):
         lost = lost_points(grid, one, scenario)
         if lost:
-            heading = heading_of(grid, one, scenario)
-            ending = f"_{number}" if len(pairs) > 1 else ""
             rows = tuple(_row(*key, each) for key, each in lost.items())
-            top = f"{next(iter(lost.values())).top:.1%}".replace("%", " %")
+            top = f"{percent(next(iter(lost.values())).top)} %"
             yield LostPoints(f"lost_points{ending}", heading, top, rows)
 
 

@@ -147,7 +147,7 @@ def test_bars_lead_from_what_was_reached_to_the_top(lost: Path) -> None:
     assert spans == [(31, 51), (51, 60), (60, 100), (45, 70), (70, 80), (80, 100)]
     [legend] = figure.legends
     words = [text.get_text() for text in legend.get_texts()]
-    assert words[-1] == "lost by teacher, up to 100.0 %"
+    assert words[-1] == "lost by teacher, up to 100.00 %"
     page = figure.bbox
     for box in (legend.get_window_extent(), axis.xaxis.label.get_window_extent()):
         assert page.x0 <= box.x0
